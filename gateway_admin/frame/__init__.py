@@ -1,0 +1,1 @@
+"""What every page shares: navigation, components, template tags."""
