@@ -1,0 +1,1 @@
+"""Control plane of the gateway: dashboard, API, worker."""

@@ -1,0 +1,6 @@
+"""Routes of the pages of this app."""
+
+from django.urls import URLPattern
+
+app_name = "accounts"
+urlpatterns: list[URLPattern] = []

@@ -1,0 +1,13 @@
+"""Routes of the REST API, collected from the apps."""
+
+from django.urls import URLPattern, URLResolver, include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="api-schema"), name="api-docs"),
+    path("", include("gateway_admin.catalog.api_urls")),
+    path("", include("gateway_admin.keys.api_urls")),
+    path("", include("gateway_admin.fleet.api_urls")),
+    path("", include("gateway_admin.usage.api_urls")),
+]

@@ -1,0 +1,1 @@
+"""Supply: environments, providers, credentials, models, deployments, chains, price book."""

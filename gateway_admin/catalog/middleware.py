@@ -1,0 +1,31 @@
+"""Which environment a page is about: the URL, else the session, else the last of the list."""
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.functional import SimpleLazyObject
+
+from gateway_admin.catalog.models import Environment
+
+
+class EnvironmentMiddleware:
+    """Set `request.environment` (lazy); `?environment=<slug>` wins and is remembered."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.environment = SimpleLazyObject(  # type: ignore[attr-defined]
+            lambda: current_environment(request)
+        )
+        return self.get_response(request)
+
+
+def current_environment(request: HttpRequest) -> Environment:
+    """The chosen environment; prod for whoever chose none."""
+    environments = {environment.slug: environment for environment in Environment.objects.all()}
+    asked = request.GET.get("environment")
+    if asked in environments and asked != request.session.get("environment"):
+        request.session["environment"] = asked
+    chosen = environments.get(request.session.get("environment", "prod"))
+    return chosen or list(environments.values())[-1]

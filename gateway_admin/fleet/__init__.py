@@ -1,0 +1,1 @@
+"""Revisions, policies and the replicas that serve them."""

@@ -1,0 +1,143 @@
+"""What is published, to whom, and what each replica runs."""
+
+from uuid import uuid4
+
+import pgtrigger
+from django.db import models
+from django.utils import timezone
+
+
+class FleetIdentity(models.Model):
+    """How an environment's replicas prove themselves, and the key their secrets travel under.
+
+    The token is stored as HMAC-SHA256; the key is encrypted with the key ring because the
+    control plane needs it for every delivery.
+    """
+
+    environment = models.OneToOneField(
+        "catalog.Environment", on_delete=models.CASCADE, related_name="fleet", primary_key=True
+    )
+    token_digest = models.CharField(max_length=64)
+    token_ciphertext = models.BinaryField()  # for the replicas that `manage.py up` starts
+    fleet_key_ciphertext = models.BinaryField()
+    key_id = models.CharField(max_length=32)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"fleet of {self.environment}"
+
+
+class Revision(models.Model):
+    """What an environment serves from a publish on. Immutable; the highest number is active."""
+
+    id = models.BigAutoField(primary_key=True)
+    environment = models.ForeignKey(
+        "catalog.Environment", on_delete=models.PROTECT, related_name="revisions"
+    )
+    number = models.PositiveIntegerField()
+    digest = models.CharField(max_length=64)
+    document = models.JSONField()  # proxy.contract.RevisionDocument
+    comment = models.CharField(max_length=300, blank=True)
+    published_by = models.ForeignKey(
+        "accounts.User", null=True, on_delete=models.PROTECT, related_name="+"
+    )
+    published_at = models.DateTimeField(default=timezone.now)
+    rolled_back_to = models.PositiveIntegerField(null=True)  # number whose content this repeats
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "number"], name="revision_number_unique")
+        ]
+        triggers = [
+            pgtrigger.Protect(
+                name="revision_immutable", operation=pgtrigger.Update | pgtrigger.Delete
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"revision {self.number}"
+
+
+class PolicyClock(models.Model):
+    """The newest policy version of an environment.
+
+    The row is locked from the moment a version is taken until its transaction ends, and it is
+    taken last, so versions become visible in order and a reader can skip none.
+    """
+
+    environment = models.OneToOneField(
+        "catalog.Environment", on_delete=models.CASCADE, related_name="+", primary_key=True
+    )
+    version = models.BigIntegerField(default=0)
+    oldest_delta = models.BigIntegerField(default=0)  # since below this: full resync
+
+    def __str__(self) -> str:
+        return f"policy version {self.version}"
+
+
+class PolicyChange(models.Model):
+    """Which key changed at which policy version; its present state is read from the key."""
+
+    environment = models.ForeignKey(
+        "catalog.Environment", on_delete=models.CASCADE, related_name="+"
+    )
+    version = models.BigIntegerField()
+    key = models.ForeignKey("keys.VirtualKey", on_delete=models.CASCADE, related_name="+")
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["environment", "version"], name="policy_feed")]
+
+    def __str__(self) -> str:
+        return f"policy change {self.version}"
+
+
+class Replica(models.Model):
+    """One proxy process (with its workers) of an environment."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)  # chosen by the replica
+    environment = models.ForeignKey(
+        "catalog.Environment", on_delete=models.CASCADE, related_name="replicas"
+    )
+    hostname = models.CharField(max_length=200)
+    version = models.CharField(max_length=40)
+    first_seen_at = models.DateTimeField(default=timezone.now)
+    last_seen_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["environment__position", "hostname", "id"]
+
+    def __str__(self) -> str:
+        return self.hostname
+
+
+class ReplicaWorker(models.Model):
+    """Where one worker process of a replica stands; it acknowledges for itself."""
+
+    replica = models.ForeignKey(Replica, on_delete=models.CASCADE, related_name="workers")
+    slot = models.PositiveSmallIntegerField()
+    pid = models.PositiveIntegerField()
+    started_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField(default=timezone.now)
+    applied_revision = models.PositiveIntegerField(null=True)
+    applied_digest = models.CharField(max_length=64, blank=True)
+    acknowledged_at = models.DateTimeField(null=True)
+    rejected_revision = models.PositiveIntegerField(null=True)
+    rejected_error = models.TextField(blank=True)
+    rejected_deployment = models.UUIDField(null=True)
+    policy_version = models.BigIntegerField(default=0)
+    spool_events = models.BigIntegerField(default=0)
+    spool_bytes = models.BigIntegerField(default=0)
+    dropped_events = models.BigIntegerField(default=0)
+    healthy = models.BooleanField(default=True)
+    reasons = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["replica", "slot"]
+        constraints = [
+            models.UniqueConstraint(fields=["replica", "slot"], name="replica_worker_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"worker {self.slot} of {self.replica}"

@@ -1,0 +1,1 @@
+"""Demand: teams and virtual keys."""

@@ -1,0 +1,1 @@
+"""Helpers without models. Imports nothing of the apps."""

@@ -1,0 +1,1 @@
+"""`manage.py up`: embedded servers and the processes of the product under one supervisor."""

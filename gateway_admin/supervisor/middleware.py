@@ -1,0 +1,41 @@
+"""An outage of PostgreSQL is a 503 with its reason, never a 401, a 404 or a stack trace."""
+
+from collections.abc import Callable
+
+import structlog
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+
+log = structlog.get_logger(__name__)
+MACHINE_PREFIXES = ("/api/v1/", "/fleet/v1/")
+
+
+class ReadinessMiddleware:
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, OperationalError | InterfaceError):
+            return None
+        log.error("database_unavailable", path=request.path, error=str(error).split("\n")[0])
+        return unavailable(request)
+
+
+def unavailable(request: HttpRequest) -> HttpResponse:
+    """503 as JSON for machines, as a page for people; it needs no database."""
+    if request.path.startswith(MACHINE_PREFIXES):
+        error = {
+            "code": "unavailable",
+            "detail": "The database is not reachable. Nothing was changed; try again shortly.",
+            "attr": None,
+        }
+        return JsonResponse(
+            {"type": "server_error", "errors": [error]}, status=503, headers={"Retry-After": "5"}
+        )
+    response = render(None, "503.html", status=503)
+    response["Retry-After"] = "5"
+    return response

@@ -1,0 +1,1 @@
+"""The ledger of usage events, its rollups and its ingest."""

@@ -1,0 +1,8 @@
+"""Web entry point, served by granian."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway_admin.settings")
+application = get_wsgi_application()

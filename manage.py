@@ -1,0 +1,19 @@
+#!/usr/bin/env python
+"""Gateway Admin's command line: `manage.py help` lists the commands."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway_admin.settings")
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        found = ".".join(str(part) for part in sys.version_info[:3])
+        sys.exit(f"Gateway Admin needs Python 3.11 to 3.13; this is {found}.")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()
