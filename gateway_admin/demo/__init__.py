@@ -1,0 +1,1 @@
+"""Demonstration: provider simulator, seeded organisation, live traffic."""
