@@ -40,7 +40,7 @@ class ServiceErrorHandler(ExceptionHandler):  # type: ignore[misc]
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """`{"type", "errors": [{"code", "detail", "attr"}]}`; wrong input is 422."""
     response: Response | None = standardized(exc, context)
-    if response is not None and response.status_code == status.HTTP_400_BAD_REQUEST:
-        if response.data["type"] == "validation_error":
-            response.status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
+    is_validation = response is not None and response.data.get("type") == "validation_error"
+    if response is not None and is_validation:
+        response.status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
     return response
