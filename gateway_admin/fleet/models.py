@@ -59,40 +59,6 @@ class Revision(models.Model):
         return f"revision {self.number}"
 
 
-class PolicyClock(models.Model):
-    """The newest policy version of an environment.
-
-    The row is locked from the moment a version is taken until its transaction ends, and it is
-    taken last, so versions become visible in order and a reader can skip none.
-    """
-
-    environment = models.OneToOneField(
-        "catalog.Environment", on_delete=models.CASCADE, related_name="+", primary_key=True
-    )
-    version = models.BigIntegerField(default=0)
-    oldest_delta = models.BigIntegerField(default=0)  # since below this: full resync
-
-    def __str__(self) -> str:
-        return f"policy version {self.version}"
-
-
-class PolicyChange(models.Model):
-    """Which key changed at which policy version; its present state is read from the key."""
-
-    environment = models.ForeignKey(
-        "catalog.Environment", on_delete=models.CASCADE, related_name="+"
-    )
-    version = models.BigIntegerField()
-    key = models.ForeignKey("keys.VirtualKey", on_delete=models.CASCADE, related_name="+")
-    at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        indexes = [models.Index(fields=["environment", "version"], name="policy_feed")]
-
-    def __str__(self) -> str:
-        return f"policy change {self.version}"
-
-
 class Replica(models.Model):
     """One proxy process (with its workers) of an environment."""
 

@@ -77,10 +77,11 @@ class VirtualKey(models.Model):
     last_used_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
-        ordering = ["-created_at", "id"]
+        ordering = ["-created_at", "-id"]
         indexes = [
-            models.Index(fields=["environment", "-created_at", "id"], name="key_list"),
-            models.Index(fields=["team", "-created_at", "id"], name="key_team"),
+            models.Index(fields=["environment", "-created_at", "-id"], name="key_list"),
+            models.Index(fields=["environment", "name", "id"], name="key_name"),
+            models.Index(fields=["team", "-created_at", "-id"], name="key_team"),
         ]
 
     def __str__(self) -> str:
@@ -93,3 +94,37 @@ class VirtualKey(models.Model):
 
     def has_expired(self) -> bool:
         return self.expires_at is not None and self.expires_at <= timezone.now()
+
+
+class PolicyClock(models.Model):
+    """The newest policy version of an environment; written by `policies` only.
+
+    The row is locked from the moment a version is taken until its transaction ends, and it is
+    taken last, so versions become visible in order and a reader can skip none.
+    """
+
+    environment = models.OneToOneField(
+        "catalog.Environment", on_delete=models.CASCADE, related_name="+", primary_key=True
+    )
+    version = models.BigIntegerField(default=0)
+    oldest_delta = models.BigIntegerField(default=0)  # who knows less needs a full resync
+
+    def __str__(self) -> str:
+        return f"policy version {self.version}"
+
+
+class PolicyChange(models.Model):
+    """Which key changed at which policy version; its present state is read from the key."""
+
+    environment = models.ForeignKey(
+        "catalog.Environment", on_delete=models.CASCADE, related_name="+"
+    )
+    version = models.BigIntegerField()
+    key = models.ForeignKey(VirtualKey, on_delete=models.CASCADE, related_name="+")
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["environment", "version"], name="policy_feed")]
+
+    def __str__(self) -> str:
+        return f"policy change {self.version}"

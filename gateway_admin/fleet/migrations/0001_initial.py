@@ -41,23 +41,6 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name="PolicyClock",
-            fields=[
-                (
-                    "environment",
-                    models.OneToOneField(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        primary_key=True,
-                        related_name="+",
-                        serialize=False,
-                        to="catalog.environment",
-                    ),
-                ),
-                ("version", models.BigIntegerField(default=0)),
-                ("oldest_delta", models.BigIntegerField(default=0)),
-            ],
-        ),
-        migrations.CreateModel(
             name="Replica",
             fields=[
                 (
@@ -81,38 +64,6 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["environment__position", "hostname", "id"],
-            },
-        ),
-        migrations.CreateModel(
-            name="PolicyChange",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("version", models.BigIntegerField()),
-                ("at", models.DateTimeField(default=django.utils.timezone.now)),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="+",
-                        to="catalog.environment",
-                    ),
-                ),
-                (
-                    "key",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="+",
-                        to="keys.virtualkey",
-                    ),
-                ),
-            ],
-            options={
-                "indexes": [models.Index(fields=["environment", "version"], name="policy_feed")],
             },
         ),
         migrations.CreateModel(

@@ -181,7 +181,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "ordering": ["-created_at", "id"],
+                "ordering": ["-created_at", "-id"],
             },
         ),
         migrations.AddConstraint(
@@ -190,10 +190,63 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="virtualkey",
-            index=models.Index(fields=["environment", "-created_at", "id"], name="key_list"),
+            index=models.Index(fields=["environment", "-created_at", "-id"], name="key_list"),
         ),
         migrations.AddIndex(
             model_name="virtualkey",
-            index=models.Index(fields=["team", "-created_at", "id"], name="key_team"),
+            index=models.Index(fields=["team", "-created_at", "-id"], name="key_team"),
+        ),
+        migrations.AddIndex(
+            model_name="virtualkey",
+            index=models.Index(fields=["environment", "name", "id"], name="key_name"),
+        ),
+        migrations.CreateModel(
+            name="PolicyClock",
+            fields=[
+                (
+                    "environment",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="+",
+                        serialize=False,
+                        to="catalog.environment",
+                    ),
+                ),
+                ("version", models.BigIntegerField(default=0)),
+                ("oldest_delta", models.BigIntegerField(default=0)),
+            ],
+        ),
+        migrations.CreateModel(
+            name="PolicyChange",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("version", models.BigIntegerField()),
+                ("at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="catalog.environment",
+                    ),
+                ),
+                (
+                    "key",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="keys.virtualkey",
+                    ),
+                ),
+            ],
+            options={
+                "indexes": [models.Index(fields=["environment", "version"], name="policy_feed")],
+            },
         ),
     ]
