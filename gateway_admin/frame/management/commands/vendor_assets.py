@@ -21,19 +21,26 @@ from django.core.management.base import BaseCommand
 ICONS_PACKAGE = "@tabler/icons"
 
 # Outline icons of the sprite, by Tabler's own names.
-ICONS = """
-activity adjustments-horizontal alert-circle alert-triangle api arrow-back-up arrow-down
-arrow-down-right arrow-left arrow-narrow-right arrow-right arrow-up arrow-up-right ban bell bolt
-box building calendar chart-bar chart-line check chevron-down chevron-left chevron-right
-chevron-up circle-check circle-dashed circle-minus circle-x clipboard-list clock cloud-off code
-coins command copy copy-plus database-off device-desktop device-mobile dots download
-external-link eye eye-off file-diff filter fingerprint flask git-branch git-compare git-merge
-grip-vertical history hourglass info-circle key layout-dashboard layout-sidebar link list-search
-lock lock-open login logout mail menu-2 message minus moon pencil photo-down player-pause
-player-play plug-connected plus receipt refresh replace rocket route search selector send server
-server-2 settings shield-check shield-lock sparkles stack-2 sun table tag terminal-2 test-pipe
-trash user user-plus users users-group wallet world x
-""".split()
+# fmt: off
+ICONS = (
+    "activity", "adjustments-horizontal", "alert-circle", "alert-triangle", "api",
+    "arrow-back-up", "arrow-down", "arrow-down-right", "arrow-left", "arrow-narrow-right",
+    "arrow-right", "arrow-up", "arrow-up-right", "ban", "bell", "bolt", "box", "building",
+    "calendar", "chart-bar", "chart-line", "check", "chevron-down", "chevron-left",
+    "chevron-right", "chevron-up", "circle-check", "circle-dashed", "circle-minus",
+    "circle-plus", "circle-x", "clipboard-list", "clock", "cloud-off", "code", "coins",
+    "command", "copy", "copy-plus", "database-off", "device-desktop", "device-mobile", "dots",
+    "download", "external-link", "eye", "eye-off", "file-diff", "filter", "fingerprint",
+    "flask", "git-branch", "git-compare", "git-merge", "grip-vertical", "history", "hourglass",
+    "info-circle", "key", "keyboard", "layout-dashboard", "layout-sidebar",
+    "layout-sidebar-left-collapse", "link", "list-check", "list-search", "lock", "lock-open",
+    "login", "logout", "mail", "menu-2", "message", "minus", "moon", "pencil", "photo-down",
+    "player-pause", "player-play", "plug-connected", "plus", "receipt", "refresh", "replace",
+    "rocket", "route", "search", "selector", "send", "server", "server-2", "settings",
+    "shield-check", "shield-lock", "sparkles", "stack-2", "sun", "table", "tag", "terminal-2",
+    "test-pipe", "trash", "user", "user-plus", "users", "users-group", "wallet", "world", "x",
+)
+# fmt: on
 
 
 @dataclass(frozen=True)
