@@ -5,12 +5,12 @@ from urllib.parse import parse_qsl, unquote
 
 import orjson
 
-from gateway_admin.demo.simulator import openai
+from gateway_admin.demo.simulator import azure, openai
 from gateway_admin.demo.simulator.engine import Connection, Engine, Receive, Send
 from gateway_admin.demo.simulator.script import ScriptError
 from gateway_admin.demo.simulator.wire import Provider, Request, dump
 
-PROVIDERS: dict[str, Provider] = {"openai": openai.PROVIDER}
+PROVIDERS: dict[str, Provider] = {one.kind: one for one in (openai.PROVIDER, azure.PROVIDER)}
 
 
 class Simulator:

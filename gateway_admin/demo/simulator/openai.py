@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from gateway_admin.demo.simulator import openai_chat
+from gateway_admin.demo.simulator import openai_chat, openai_media, openai_responses
 from gateway_admin.demo.simulator.answers import count_words, vector
 from gateway_admin.demo.simulator.wire import (
     Ask,
@@ -23,6 +23,8 @@ from gateway_admin.demo.simulator.wire import (
     sse,
     unique_hex,
 )
+
+Answer = Callable[[Ask], Reply | Stream]
 
 DEFAULT_DIMENSIONS = {"text-embedding-3-large": 3072}
 MODELS = (
@@ -198,17 +200,18 @@ def _models(ask: Ask) -> Reply:
     return Reply(dump({"object": "list", "data": data}), headers=headers(ask.serial))
 
 
-def _chat(ask: Ask) -> Reply | Stream:
-    return openai_chat.chat(ask, headers(ask.serial))
+def _with_headers(answer: Callable[[Ask, Headers], Reply | Stream]) -> Answer:
+    return lambda ask: answer(ask, headers(ask.serial))
 
 
-def _embeddings(ask: Ask) -> Reply:
-    return embeddings(ask, headers(ask.serial))
-
-
-_OPERATIONS: dict[tuple[str, ...], tuple[str, Callable[[Ask], Reply | Stream]]] = {
-    ("chat", "completions"): ("chat", _chat),
-    ("embeddings",): ("embedding", _embeddings),
+_OPERATIONS: dict[tuple[str, ...], tuple[str, Answer]] = {
+    ("chat", "completions"): ("chat", _with_headers(openai_chat.chat)),
+    ("completions",): ("completion", _with_headers(openai_media.completions)),
+    ("embeddings",): ("embedding", _with_headers(embeddings)),
+    ("responses",): ("responses", _with_headers(openai_responses.responses)),
+    ("images", "generations"): ("image", _with_headers(openai_media.images)),
+    ("audio", "speech"): ("audio_speech", _with_headers(openai_media.speech)),
+    ("moderations",): ("moderation", _with_headers(openai_media.moderations)),
 }
 
 
@@ -217,6 +220,10 @@ def endpoint(request: Request, payload: dict[str, Any]) -> Endpoint | None:
     path = request.segments[1:] if request.segments[:1] == ("v1",) else request.segments
     if request.method == "GET":
         return Endpoint("models", "", _models, metered=False) if path == ("models",) else None
+    if path == ("audio", "transcriptions"):
+        model = (openai_media.form_field(request, "model") or b"").decode()
+        answer = _with_headers(openai_media.transcription)
+        return Endpoint("audio_transcription", model_of({"model": model}), answer)
     operation = _OPERATIONS.get(path)
     if operation is None or request.method != "POST":
         return None

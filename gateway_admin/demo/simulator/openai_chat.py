@@ -1,16 +1,19 @@
 """OpenAI chat completions: plain and streamed, text, JSON and tool calls. Azure shares it."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from gateway_admin.demo.simulator.answers import (
-    Answer,
-    count_texts,
-    instance_of,
-    texts_of,
-    write_json,
-    write_text,
+from gateway_admin.demo.simulator.answers import texts_of
+from gateway_admin.demo.simulator.dialogue import (
+    ANY_TOOL,
+    AUTO_TOOL,
+    NO_TOOL,
+    Call,
+    Function,
+    Prompt,
+    Turn,
+    compose,
 )
 from gateway_admin.demo.simulator.wire import (
     Ask,
@@ -31,32 +34,6 @@ CACHE_STEP_TOKENS = 128
 MOST_CHOICES = 8
 
 
-class ToolCall(NamedTuple):
-    """A call of a function; its name counts as one token, as each piece of its arguments."""
-
-    id: str
-    name: str
-    arguments: Answer
-
-
-class Choice(NamedTuple):
-    """One of the `n` answers: a text or tool calls."""
-
-    answer: Answer
-    calls: list[ToolCall]
-
-    @property
-    def tokens(self) -> int:
-        spoken = sum(1 + len(call.arguments.tokens) for call in self.calls)
-        return len(self.answer.tokens) + spoken
-
-    @property
-    def finish(self) -> str:
-        if self.calls:
-            return "tool_calls"
-        return "length" if self.answer.cut else "stop"
-
-
 def messages_of(payload: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the messages, or raise the error that OpenAI reports without them."""
     messages = payload.get("messages")
@@ -67,93 +44,69 @@ def messages_of(payload: dict[str, Any]) -> list[dict[str, Any]]:
     return messages
 
 
-def input_tokens(messages: list[dict[str, Any]], tools: Any = None) -> int:
-    """Return the tokens of the prompt: words, a constant per message, words of the tools."""
+def prompt_of(payload: dict[str, Any], messages: list[dict[str, Any]]) -> Prompt:
+    """Return the request in neutral form."""
     texts = [text for message in messages for text in texts_of(message.get("content"))]
     for message in messages:
         for call in message.get("tool_calls") or []:
             function = call.get("function") or {}
             texts += [str(function.get("name", "")), str(function.get("arguments", ""))]
-    if tools:
-        texts.append(orjson.dumps(tools).decode().replace(",", " "))
-    return count_texts(texts, len(messages))
+    form = payload.get("response_format") or {}
+    schema = (form.get("json_schema") or {}).get("schema")
+    tools = [
+        Function(str(tool["function"].get("name")), tool["function"].get("parameters"))
+        for tool in payload.get("tools") or []
+        if isinstance(tool.get("function"), dict)
+    ]
+    return Prompt(
+        texts=texts,
+        messages=len(messages),
+        last_role=str(messages[-1].get("role")),
+        last_texts=texts_of(messages[-1].get("content")),
+        tools=tools,
+        tool_choice=_tool_choice(payload.get("tool_choice")),
+        limit=integer(payload, "max_completion_tokens", "max_tokens"),
+        as_json=form.get("type") in ("json_object", "json_schema"),
+        schema=schema,
+    )
 
 
-def usage_of(ask: Ask, prompt: list[dict[str, Any]], choices: list[Choice]) -> Usage:
+def _tool_choice(choice: Any) -> str:
+    if isinstance(choice, dict):
+        return str((choice.get("function") or {}).get("name"))
+    return {"none": NO_TOOL, "required": ANY_TOOL}.get(str(choice), AUTO_TOOL)
+
+
+def usage_of(ask: Ask, prompt: Prompt, turns: list[Turn]) -> Usage:
     """Return the usage; a long prompt that was seen before is mostly read from the cache."""
-    count = input_tokens(prompt, ask.payload.get("tools"))
+    count = prompt.tokens
     cached = 0
-    if count >= CACHE_FROM_TOKENS:
-        key = unique_hex(f"{ask.model}{ask.credential}{orjson.dumps(prompt).decode()}", 32)
-        if ask.cache.seen(key):
-            cached = count // CACHE_STEP_TOKENS * CACHE_STEP_TOKENS
-    spoken = sum(choice.tokens for choice in choices)
+    if count >= CACHE_FROM_TOKENS and ask.cache.seen(prompt.key(ask)):
+        cached = count // CACHE_STEP_TOKENS * CACHE_STEP_TOKENS
     return Usage(
         input_tokens=count,
-        output_tokens=spoken + ask.reasoning_tokens,
+        output_tokens=sum(turn.tokens for turn in turns) + ask.reasoning_tokens,
         cache_read_tokens=cached,
         reasoning_tokens=ask.reasoning_tokens,
     )
 
 
-def write_choices(ask: Ask, messages: list[dict[str, Any]]) -> list[Choice]:
-    """Return the `n` answers to the messages."""
-    payload = ask.payload
-    limit = integer(payload, "max_completion_tokens", "max_tokens")
-    number = integer(payload, "n") or 1
+def write_turns(ask: Ask, prompt: Prompt) -> list[Turn]:
+    """Return the `n` answers."""
+    number = integer(ask.payload, "n") or 1
     if number > MOST_CHOICES:
         raise RequestError("bad_request", f"'n' must be at most {MOST_CHOICES}.")
-    last = messages[-1]
-    seed = (ask.model, *texts_of(last.get("content")))
-    tools = tools_to_call(payload.get("tools"), payload.get("tool_choice"), last.get("role"), seed)
-    choices = []
-    for index in range(number):
-        if tools:
-            calls = [
-                _call(ask, tool, (*seed, index, place), f"{index}-{place}")
-                for place, tool in enumerate(tools)
-            ]
-            choices.append(Choice(Answer([], False), calls))
-        else:
-            choices.append(Choice(_text(ask, (*seed, index), limit), []))
-    return choices
+    return [compose(ask, prompt, index) for index in range(number)]
 
 
-def tools_to_call(
-    tools: Any, choice: Any, role: Any, seed: tuple[Any, ...]
-) -> list[dict[str, Any]]:
-    """Return the functions to call: after a user's message the first tool, or the one asked for.
-
-    A message with the word "both" gets two calls of it. After a tool's result: none.
-    """
-    functions = [tool["function"] for tool in tools or [] if isinstance(tool.get("function"), dict)]
-    if not functions or choice == "none":
-        return []
-    if isinstance(choice, dict):
-        wanted = (choice.get("function") or {}).get("name")
-        functions = [function for function in functions if function.get("name") == wanted]
-        if not functions:
-            raise RequestError("bad_request", f"Tool choice {wanted!r} is not among the tools.")
-    elif choice != "required" and role != "user":
-        return []
-    twice = any("both" in str(part).lower().split() for part in seed)
-    return functions[:1] * (2 if twice else 1)
+def finish_of(turn: Turn) -> str:
+    """Return the finish reason in OpenAI's words."""
+    return {"tools": "tool_calls", "limit": "length", "end": "stop"}[turn.finish]
 
 
-def _call(ask: Ask, function: dict[str, Any], seed: tuple[Any, ...], place: str) -> ToolCall:
-    arguments = instance_of(function.get("parameters"), *seed)
-    ident = ask.ident(f"call_{place}-", 24).replace(f"{place}-", "")
-    return ToolCall(ident, str(function.get("name")), write_json(arguments))
-
-
-def _text(ask: Ask, seed: tuple[Any, ...], limit: int | None) -> Answer:
-    form = ask.payload.get("response_format") or {}
-    if form.get("type") == "json_schema":
-        schema = (form.get("json_schema") or {}).get("schema")
-        return write_json(instance_of(schema, *seed), limit)
-    if form.get("type") == "json_object":
-        return write_json({"answer": write_text(*seed, wanted=ask.output_tokens).text}, limit)
-    return write_text(*seed, limit=limit, wanted=ask.output_tokens)
+def call_id(ident: str, index: int, place: int) -> str:
+    """Return the id of a tool call, unique within its response."""
+    return "call_" + unique_hex(f"{ident}/{index}/{place}", 24)
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:
@@ -175,8 +128,9 @@ def usage_json(usage: Usage) -> dict[str, Any]:
 def chat(ask: Ask, headers: Headers, *, azure: bool = False) -> Reply | Stream:
     """Answer POST chat/completions."""
     messages = messages_of(ask.payload)
-    choices = write_choices(ask, messages)
-    usage = usage_of(ask, messages, choices)
+    prompt = prompt_of(ask.payload, messages)
+    choices = write_turns(ask, prompt)
+    usage = usage_of(ask, prompt, choices)
     ident = ask.ident("chatcmpl-", 29)
     if ask.payload.get("stream"):
         chunks = _Chunks(ask, ident, choices, usage, azure).build()
@@ -186,7 +140,7 @@ def chat(ask: Ask, headers: Headers, *, azure: bool = False) -> Reply | Stream:
         "object": "chat.completion",
         "created": ask.created,
         "model": ask.model,
-        "choices": [_choice_json(index, choice, azure) for index, choice in enumerate(choices)],
+        "choices": [_choice_json(ident, *pair, azure) for pair in enumerate(choices)],
         "usage": usage_json(usage),
         "system_fingerprint": None,
     }
@@ -206,7 +160,7 @@ SAFE: dict[str, Any] = {
 }
 
 
-def _choice_json(index: int, choice: Choice, azure: bool) -> dict[str, Any]:
+def _choice_json(ident: str, index: int, choice: Turn, azure: bool) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": None if choice.calls else choice.answer.text,
@@ -216,13 +170,13 @@ def _choice_json(index: int, choice: Choice, azure: bool) -> dict[str, Any]:
     if choice.calls:
         message["tool_calls"] = [
             {
-                "id": call.id,
+                "id": call_id(ident, index, place),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments.text},
             }
-            for call in choice.calls
+            for place, call in enumerate(choice.calls)
         ]
-    body: dict[str, Any] = {"index": index, "message": message, "finish_reason": choice.finish}
+    body: dict[str, Any] = {"index": index, "message": message, "finish_reason": finish_of(choice)}
     if azure:
         body["logprobs"] = None
         body["content_filter_results"] = {
@@ -237,12 +191,13 @@ class _Chunks:
     """Builds the events of one stream; text tokens are spliced into a prepared event."""
 
     def __init__(
-        self, ask: Ask, ident: str, choices: list[Choice], usage: Usage, azure: bool
+        self, ask: Ask, ident: str, choices: list[Turn], usage: Usage, azure: bool
     ) -> None:
         options = ask.payload.get("stream_options") or {}
         self.with_usage = bool(options.get("include_usage"))
         self.obfuscated = not azure and options.get("include_obfuscation") is not False
         self.choices, self.usage, self.azure = choices, usage, azure
+        self.ident = ident
         self.padding = unique_hex(ident, 12)
         self.base = {
             "id": ident,
@@ -285,7 +240,7 @@ class _Chunks:
             choice["content_filter_results"] = SAFE if delta.get("content") else {}
         return self._event([choice])
 
-    def _choice(self, index: int, choice: Choice) -> list[Chunk]:
+    def _choice(self, index: int, choice: Turn) -> list[Chunk]:
         opening: dict[str, Any] = {"role": "assistant", "content": None if choice.calls else ""}
         if not choice.calls:
             opening["refusal"] = None
@@ -294,12 +249,13 @@ class _Chunks:
         chunks += [(before + orjson.dumps(token) + after, 1) for token in choice.answer.tokens]
         for place, call in enumerate(choice.calls):
             chunks += self._call(index, place, call)
-        chunks.append((self._delta(index, {}, choice.finish), 0))
+        chunks.append((self._delta(index, {}, finish_of(choice)), 0))
         return chunks
 
-    def _call(self, index: int, place: int, call: ToolCall) -> list[Chunk]:
+    def _call(self, index: int, place: int, call: Call) -> list[Chunk]:
         function = {"name": call.name, "arguments": ""}
-        opening = {"index": place, "id": call.id, "type": "function", "function": function}
+        opening: dict[str, Any] = {"index": place, "id": call_id(self.ident, index, place)}
+        opening |= {"type": "function", "function": function}
         chunks: list[Chunk] = [(self._delta(index, {"tool_calls": [opening]}), 1)]
         for piece in call.arguments.tokens:
             part = {"index": place, "function": {"arguments": piece}}
