@@ -1,0 +1,118 @@
+// Forms: a field is checked when it is left, a secret is replaced on purpose, filters apply themselves.
+(() => {
+  "use strict";
+
+  const mark = (input) => {
+    const field = input.closest("[data-field]");
+    const error = field?.querySelector(".gw-error");
+    if (!error) return;
+    const text = input.validationMessage;
+    const id = error.id;
+    error.querySelector("[data-error-text]").textContent = text;
+    error.hidden = !text;
+    field.classList.toggle("gw-field-bad", Boolean(text));
+    input.classList.toggle("is-invalid", Boolean(text));
+    const described = new Set((input.getAttribute("aria-describedby") || "").split(" ").filter(Boolean));
+    if (text) {
+      input.setAttribute("aria-invalid", "true");
+      described.add(id);
+    } else {
+      input.removeAttribute("aria-invalid");
+      described.delete(id);
+    }
+    if (described.size) input.setAttribute("aria-describedby", [...described].join(" "));
+    else input.removeAttribute("aria-describedby");
+  };
+
+  document.addEventListener("focusout", (event) => {
+    const input = event.target;
+    if (!input.willValidate || !input.closest("[data-field]") || input.type === "radio") return;
+    if (input.value !== "" || input.classList.contains("is-invalid")) mark(input);
+  });
+  document.addEventListener("input", (event) => {
+    const input = event.target;
+    if (input.willValidate && input.classList.contains("is-invalid")) mark(input);
+  });
+  document.addEventListener(
+    "invalid",
+    (event) => {
+      const input = event.target;
+      if (!input.closest("[data-field]")) return;
+      event.preventDefault();
+      mark(input);
+      if (input.form?.querySelector(":invalid:not(fieldset)") === input) input.focus();
+    },
+    true,
+  );
+
+  const replacing = (field, on) => {
+    const set = field.querySelector("[data-secret-set]");
+    const place = field.querySelector("[data-secret-input]");
+    if (!set) return;
+    set.hidden = on;
+    place.hidden = !on;
+    for (const input of place.querySelectorAll("input, textarea")) {
+      input.disabled = !on; // an untouched secret is not sent
+      if (!on) input.value = "";
+      else input.focus();
+    }
+  };
+  const hideSecrets = (scope) => {
+    for (const place of scope.querySelectorAll("[data-secret-input][hidden]")) {
+      for (const input of place.querySelectorAll("input, textarea")) input.disabled = true;
+    }
+  };
+  document.addEventListener("click", (event) => {
+    const target = event.target instanceof Element ? event.target : null;
+    if (target?.closest("[data-secret-replace]")) replacing(target.closest("[data-secret]"), true);
+    if (target?.closest("[data-secret-keep]")) {
+      const field = target.closest("[data-secret]");
+      replacing(field, false);
+      field.querySelector("[data-secret-replace]").focus();
+    }
+  });
+
+  // Filters: empty fields are left out of the address.
+  let waiting;
+  const submit = (form) => {
+    clearTimeout(waiting);
+    form.requestSubmit();
+  };
+  document.addEventListener("change", (event) => {
+    const form = event.target.closest?.("form[data-autosubmit]");
+    if (form && !event.target.matches("input[type=search], input[type=text]")) submit(form);
+  });
+  document.addEventListener("input", (event) => {
+    const form = event.target.closest?.("form[data-autosubmit]");
+    if (!form || !event.target.matches("input[type=search], input[type=text]")) return;
+    clearTimeout(waiting);
+    if (form.hasAttribute("hx-get")) waiting = setTimeout(() => submit(form), 350);
+  });
+  document.addEventListener("formdata", (event) => {
+    if (!event.target.matches("form[data-autosubmit]")) return;
+    for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name, value);
+  });
+  document.addEventListener("htmx:configRequest", (event) => {
+    if (!event.detail.elt.matches?.("form[data-autosubmit]")) return;
+    const given = event.detail.formData;
+    for (const name of new Set([...given.keys()])) {
+      const values = given.getAll(name).filter((value) => value !== "");
+      given.delete(name);
+      for (const value of values) given.append(name, value);
+    }
+  });
+
+  // A long form is not lost by a stray click: [data-guard].
+  const guarded = new Set();
+  document.addEventListener("input", (event) => {
+    const form = event.target.closest?.("form[data-guard]");
+    if (form) guarded.add(form);
+  });
+  document.addEventListener("submit", (event) => guarded.delete(event.target));
+  addEventListener("beforeunload", (event) => {
+    if ([...guarded].some((form) => form.isConnected)) event.preventDefault();
+  });
+
+  document.addEventListener("htmx:afterSettle", (event) => hideSecrets(event.detail.elt));
+  hideSecrets(document);
+})();
