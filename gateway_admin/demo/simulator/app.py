@@ -5,12 +5,13 @@ from urllib.parse import parse_qsl, unquote
 
 import orjson
 
-from gateway_admin.demo.simulator import azure, openai
+from gateway_admin.demo.simulator import anthropic, azure, bedrock, cohere, gemini, ollama, openai
 from gateway_admin.demo.simulator.engine import Connection, Engine, Receive, Send
 from gateway_admin.demo.simulator.script import ScriptError
 from gateway_admin.demo.simulator.wire import Provider, Request, dump
 
-PROVIDERS: dict[str, Provider] = {one.kind: one for one in (openai.PROVIDER, azure.PROVIDER)}
+_MODULES = (openai, anthropic, gemini, azure, bedrock, ollama, cohere)
+PROVIDERS: dict[str, Provider] = {module.PROVIDER.kind: module.PROVIDER for module in _MODULES}
 
 
 class Simulator:

@@ -13,11 +13,12 @@ import orjson
 from gateway_admin.demo.simulator.answers import (
     Answer,
     count_texts,
+    count_words,
     instance_of,
     write_json,
     write_text,
 )
-from gateway_admin.demo.simulator.wire import Ask, RequestError, unique_hex
+from gateway_admin.demo.simulator.wire import Ask, RequestError, Usage, unique_hex
 
 # Values of Prompt.tool_choice beside the name of a tool.
 AUTO_TOOL, ANY_TOOL, NO_TOOL = "", "*", "-"
@@ -119,3 +120,14 @@ def _tools_to_call(prompt: Prompt) -> list[Function]:
         return []
     twice = any("both" in text.lower().split() for text in prompt.last_texts)
     return tools[:1] * (2 if twice else 1)
+
+
+def explicit_cache(ask: Ask, usage: Usage, cached: Sequence[str]) -> None:
+    """Book the texts up to the last cache breakpoint: written at first use, read afterwards."""
+    if not cached:
+        return
+    count = min(sum(count_words(text) for text in cached), usage.input_tokens)
+    if ask.cache.seen(unique_hex("\x1f".join((ask.model, ask.credential, *cached)), 32)):
+        usage.cache_read_tokens = count
+    else:
+        usage.cache_write_tokens = count
