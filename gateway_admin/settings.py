@@ -12,6 +12,7 @@ import structlog
 from django.core.exceptions import ImproperlyConfigured
 
 from gateway_admin.lib.crypto import KeyRing
+from gateway_admin.lib.embedded_state import EmbeddedState
 from gateway_admin.lib.secrets_file import SecretsFile
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -122,17 +123,33 @@ TEMPLATES = [
     }
 ]
 
-# `manage.py up` sets both to its embedded servers before anything connects.
+# Without DATABASE_URL and REDIS_URL: the embedded servers that `manage.py up` runs.
+_embedded = None if PRODUCTION else EmbeddedState.read(DATA_DIR)
+
+
+def _server_url(name: str, embedded_url: str | None) -> str:
+    if url := env.str(name, embedded_url or ""):
+        return str(url)
+    if PRODUCTION:
+        raise ImproperlyConfigured(f"{name} is not set. Production runs on real servers.")
+    return {
+        "DATABASE_URL": "postgres://gateway@127.0.0.1:5432/gateway",
+        "REDIS_URL": "redis://127.0.0.1:6379/0",
+    }[name]
+
+
 DATABASES = {
     "default": {
-        **env.db_url_config(env.str("DATABASE_URL", "postgres://gateway@127.0.0.1:5432/gateway")),
+        **env.db_url_config(
+            _server_url("DATABASE_URL", _embedded.database_url if _embedded else None)
+        ),
         "ENGINE": "django.db.backends.postgresql",
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
     }
 }
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
-REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6379/0")
+REDIS_URL = _server_url("REDIS_URL", _embedded.redis_url if _embedded else None)
 
 CACHES = {
     "default": {
@@ -158,6 +175,9 @@ CELERY_BEAT_SCHEDULE = {
     "fleet-replicas": {"task": "fleet.forget_silent_replicas", "schedule": 60},
     "keys-expired": {"task": "keys.announce_expired", "schedule": 30},
 }
+
+USAGE_RETENTION_DAYS = env.int("GATEWAY_USAGE_RETENTION_DAYS", 180)
+USAGE_ACCEPTED_AGE_DAYS = env.int("GATEWAY_USAGE_ACCEPTED_AGE_DAYS", 30)
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]

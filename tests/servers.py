@@ -1,0 +1,74 @@
+"""One PostgreSQL and one Valkey per test session, thrown away afterwards."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from gateway_admin.lib.embedded_state import EmbeddedState
+from gateway_admin.supervisor.embedded import EmbeddedPostgres, EmbeddedValkey, wait_until_ready
+
+HOME = "GATEWAY_TEST_HOME"
+START_S = 60
+
+
+class TestServers:
+    """Belongs to the process that created the session's directory."""
+
+    __test__ = False
+
+    def __init__(self, home: Path, *, owned: bool) -> None:
+        self.home = home
+        self.owned = owned
+        self.embedded: list[EmbeddedPostgres | EmbeddedValkey] = []
+        self.processes: list[tuple[subprocess.Popen[bytes], int]] = []
+
+    @classmethod
+    def join(cls) -> "TestServers":
+        """Describe the session's servers in the environment; nothing is started yet."""
+        if HOME in os.environ:
+            servers = cls(Path(os.environ[HOME]), owned=False)
+        else:
+            servers = cls(Path(tempfile.mkdtemp(prefix="gwt-")), owned=True)
+            servers._describe()
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw")) + 1
+        base, _, _ = os.environ["REDIS_URL"].rpartition("/")
+        os.environ["REDIS_URL"] = f"{base}/{number}"
+        return servers
+
+    def _describe(self) -> None:
+        state = EmbeddedState.fresh()
+        self.home.chmod(0o755)  # PostgreSQL passes through it as another account
+        os.environ[HOME] = str(self.home)
+        os.environ["GATEWAY_DATA_DIR"] = str(self.home / "data")
+        (self.home / "data").mkdir()
+        if "DATABASE_URL" not in os.environ:
+            postgres = EmbeddedPostgres(self.home / "pg", state.postgres, throwaway=True)
+            os.environ["DATABASE_URL"] = postgres.url
+            self.embedded.append(postgres)
+        if "REDIS_URL" not in os.environ:
+            valkey = EmbeddedValkey(self.home / "valkey", state.valkey, throwaway=True)
+            os.environ["REDIS_URL"] = valkey.url
+            self.embedded.append(valkey)
+
+    def start(self) -> None:
+        with (self.home / "servers.log").open("wb") as log:
+            for server in self.embedded:
+                server.prepare()
+                process = subprocess.Popen(
+                    server.command(), stdout=log, stderr=log, start_new_session=True
+                )
+                self.processes.append((process, server.stop_signal))
+        wait_until_ready(self.embedded, START_S)
+
+    def stop(self) -> None:
+        for process, stop_signal in self.processes:
+            process.send_signal(stop_signal)
+        for process, _ in self.processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
