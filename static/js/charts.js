@@ -74,7 +74,7 @@
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "Inter, system-ui, sans-serif", size: 12, color: token("text") },
-      legend: { orientation: "h", x: 0, y: narrow ? -0.24 : -0.16, yanchor: "top", font: { color: token("muted"), size: 12 }, itemclick: "toggle", itemdoubleclick: "toggleothers", ...given.legend },
+      legend: { orientation: "h", traceorder: "normal", x: 0, y: narrow ? -0.24 : -0.16, yanchor: "top", font: { color: token("muted"), size: 12 }, itemclick: "toggle", itemdoubleclick: "toggleothers", ...given.legend },
       hoverlabel: { bgcolor: token("raised"), bordercolor: token("border-strong"), font: { color: token("text"), size: 12, family: "Inter, system-ui, sans-serif" }, namelength: -1 },
       xaxis: axis({ showgrid: false, ...given.xaxis }),
       yaxis: axis({ rangemode: "tozero", ...given.yaxis }),

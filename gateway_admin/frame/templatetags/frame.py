@@ -114,12 +114,13 @@ def delta(
 def status(state: str, label: str = "", title: str = "") -> SafeString:
     """A badge for a state: its tone and icon come from `states.py`, its word from `label`."""
     tone, icon_name = tone_of(state)
+    word = label or state.replace("_", " ").replace("-", " ").lower()
     return format_html(
         '<span class="gw-badge gw-tone-{}" title="{}">{}{}</span>',
         tone,
         title,
         icon(icon_name, 14),
-        label or state.replace("_", " ").replace("-", " "),
+        word[:1].upper() + word[1:],
     )
 
 
@@ -377,7 +378,9 @@ def freshness(as_of: datetime | None = None, source: str = "") -> dict[str, Any]
 def styled(bound: BoundField, **attrs: str) -> SafeString:
     """The field's widget with Tabler's class, its error state and what describes it."""
     widget = bound.field.widget
-    if isinstance(widget, forms.CheckboxInput | forms.RadioSelect | forms.CheckboxSelectMultiple):
+    if isinstance(widget, forms.RadioSelect | forms.CheckboxSelectMultiple):
+        css = ""  # would land on the wrapper too: styled by their container
+    elif isinstance(widget, forms.CheckboxInput):
         css = "form-check-input"
     elif isinstance(widget, forms.Select):
         css = "form-select"
@@ -393,7 +396,8 @@ def styled(bound: BoundField, **attrs: str) -> SafeString:
         css += " is-invalid"
     if described:
         attrs["aria-describedby"] = " ".join(described)
-    return bound.as_widget(attrs={**attrs, "class": f"{css} {own}".strip()})
+    classes = f"{css} {own}".strip()
+    return bound.as_widget(attrs={**attrs, "class": classes} if classes else attrs)
 
 
 def kind_of(bound: BoundField) -> str:
