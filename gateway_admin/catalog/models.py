@@ -105,6 +105,7 @@ class Credential(models.Model):
     last_success_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_error_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_error = models.CharField(max_length=500, blank=True, editable=False)
+    last_error_class = models.CharField(max_length=20, blank=True, editable=False)
     created_by = models.ForeignKey(
         "accounts.User", null=True, on_delete=models.SET_NULL, related_name="+", editable=False
     )
@@ -123,6 +124,13 @@ class Credential(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_refused(self) -> bool:
+        """The provider refused it at the last contact."""
+        if self.last_error_class != "authentication" or self.last_error_at is None:
+            return False
+        return self.last_success_at is None or self.last_success_at < self.last_error_at
 
 
 class CredentialSecret(models.Model):

@@ -251,6 +251,10 @@ class Migration(migrations.Migration):
                 ("last_error_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("last_error", models.CharField(blank=True, editable=False, max_length=500)),
                 (
+                    "last_error_class",
+                    models.CharField(blank=True, editable=False, max_length=20),
+                ),
+                (
                     "created_at",
                     models.DateTimeField(default=django.utils.timezone.now, editable=False),
                 ),
