@@ -132,6 +132,7 @@ def _prompt(payload: dict[str, Any]) -> Prompt:
         isinstance(block, dict) and block.get("type") == "tool_result" for block in content
     )
     choice = payload.get("tool_choice") or {}
+    form = payload.get("output_format") or (payload.get("output_config") or {}).get("format") or {}
     wanted = {"none": NO_TOOL, "any": ANY_TOOL, "tool": choice.get("name", "")}
     return Prompt(
         texts=[text for texts, _ in _blocks({**payload, "tools": None}) for text in texts],
@@ -145,6 +146,8 @@ def _prompt(payload: dict[str, Any]) -> Prompt:
         ],
         tool_choice=wanted.get(str(choice.get("type")), AUTO_TOOL),
         limit=integer(payload, "max_tokens"),
+        as_json=form.get("type") == "json_schema",
+        schema=form.get("schema"),
     )
 
 

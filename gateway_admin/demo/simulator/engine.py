@@ -27,12 +27,14 @@ from gateway_admin.demo.simulator.wire import (
     Stream,
 )
 
+# Faults that break an answer off in the middle of its stream, and what they are without one.
+_BREAKING = ("cut_stream", "stream_error", "malformed")
+_WITHOUT_STREAM = {"cut_stream": "disconnect", "stream_error": "overload"}
+
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-# Answer in the middle of which a whole reply is broken off by the fault `malformed`.
-_BROKEN_EVENT = b'data: {"id": "broken", "choices": [{"index": 0, "delta": {"content": "oh\n\n'
 _CASE_OF_STATUS = {
     400: "bad_request",
     401: "auth",
@@ -207,7 +209,7 @@ class _Exchange:
         entry.fault = fault.type if fault else None
         try:
             await self.connection.pause(behaviour.latency_ms)
-            if fault is not None and await self._failed_before_answer(fault):
+            if fault is not None and await self._failed_before_answer(fault, fault.type):
                 return
             try:
                 answer = self.endpoint.answer(self._ask(behaviour))
@@ -218,7 +220,7 @@ class _Exchange:
             if isinstance(answer, Stream):
                 await self._send_stream(answer, behaviour)
             else:
-                await self._send_whole(answer, fault)
+                await self._send_whole(answer, behaviour)
         except ClientGone:
             self._close("aborted")
         finally:
@@ -257,31 +259,37 @@ class _Exchange:
             failure.headers = fault.headers
         return failure
 
-    async def _failed_before_answer(self, fault: Fault) -> bool:
-        if fault.type == "timeout":
+    async def _failed_before_answer(self, fault: Fault, kind: str) -> bool:
+        """Fail, unless the kind of fault is one of the answer itself; return whether it did."""
+        if kind == "timeout":
             await self.connection.pause(fault.hang_s * 1000)
             await self.fail(self._failure("server_error", fault))
             return True
-        if fault.type == "disconnect":
+        if kind == "disconnect":
             await self.connection.begin(200, "application/json", [("content-length", "1000")])
             self.entry.status = 200
             self._close("error")
             return True
-        case = fault.type
-        if case == "status":
-            case = _CASE_OF_STATUS.get(fault.status or 0, "")
-            case = case or ("server_error" if (fault.status or 0) >= 500 else "bad_request")
+        case = _case_of(fault) if kind == "status" else kind
         if case not in CASES:
             return False
         await self.fail(self._failure(case, fault))
         return True
 
-    async def _send_whole(self, reply: Reply, fault: Fault | None) -> None:
+    async def _send_whole(self, reply: Reply, behaviour: Behaviour) -> None:
+        """Send the reply after the time that its tokens take."""
+        fault = behaviour.fault
+        if fault is not None and fault.type in _WITHOUT_STREAM:
+            await self._failed_before_answer(fault, _WITHOUT_STREAM[fault.type])
+            return
+        tokens = max(0, reply.usage.output_tokens - 1)
+        pause_ms = _first_token_ms(behaviour) + tokens * behaviour.token_interval_ms
+        await self.connection.pause(pause_ms)
         self.entry.status = reply.status
         if fault is not None and fault.type == "malformed":
             reply.body = reply.body[: len(reply.body) // 2]
-            await _send_reply(self.connection, reply)
             self._close("error")
+            await _send_reply(self.connection, reply)
             return
         await _send_reply(self.connection, reply)
         self.entry.charge(reply.usage)
@@ -290,10 +298,8 @@ class _Exchange:
     async def _send_stream(self, stream: Stream, behaviour: Behaviour) -> None:
         entry, connection, fault = self.entry, self.connection, behaviour.fault
         entry.streaming, entry.status = True, 200
-        first_token_ms = behaviour.first_token_ms
-        if fault is not None and fault.type == "slow_first_token":
-            first_token_ms = fault.first_token_ms
-        breaking = fault is not None and fault.type in ("cut_stream", "stream_error", "malformed")
+        breaking = fault is not None and fault.type in _BREAKING
+        first_token_ms = _first_token_ms(behaviour)
         await connection.begin(200, stream.content_type, stream.headers)
         if not (breaking or first_token_ms or behaviour.token_interval_ms):
             await connection.write(b"".join([data for data, _ in stream.chunks]), more=False)
@@ -304,30 +310,31 @@ class _Exchange:
         connection.watch()
         limit = fault.after_chunks if breaking and fault is not None else None
         try:
-            done = await self._send_chunks(stream, first_token_ms, behaviour, limit)
+            unsent = await self._send_chunks(stream, behaviour, limit)
         except ClientGone:
-            self._charge_sent(stream)
+            entry.charge(stream.usage, entry.output_tokens)
             raise
-        if done:
+        if unsent is None:
             await connection.write(b"", more=False)
             entry.charge(stream.usage)
             self._close("ok")
             return
-        self._charge_sent(stream)
+        entry.charge(stream.usage, entry.output_tokens)
         self._close("error")
-        await self._break_stream(fault)
+        await self._break_stream(fault, unsent)
 
     async def _send_chunks(
-        self, stream: Stream, first_token_ms: float, behaviour: Behaviour, limit: int | None
-    ) -> bool:
-        """Send chunk by chunk; return False when the limit of token chunks was reached."""
-        entry, connection = self.entry, self.connection
-        interval_ms, spoken = behaviour.token_interval_ms, 0
+        self, stream: Stream, behaviour: Behaviour, limit: int | None
+    ) -> bytes | None:
+        """Send chunk by chunk; return the one at which the limit of token chunks stopped it."""
+        entry, connection, spoken = self.entry, self.connection, 0
         for data, tokens in stream.chunks:
+            if spoken == limit:
+                return data
             if tokens:
-                if spoken == limit:
-                    return False
-                await connection.pause(interval_ms if spoken else first_token_ms)
+                first = spoken == 0
+                pause_ms = _first_token_ms(behaviour) if first else behaviour.token_interval_ms
+                await connection.pause(pause_ms)
                 spoken += 1
             connection.check()
             await connection.write(data)
@@ -335,20 +342,17 @@ class _Exchange:
             entry.output_tokens += tokens
         await asyncio.sleep(0)  # lets a disconnect be seen before the end is claimed
         connection.check()
-        return limit is None or spoken < limit
+        return None
 
-    def _charge_sent(self, stream: Stream) -> None:
-        self.entry.charge(stream.usage, self.entry.output_tokens)
-
-    async def _break_stream(self, fault: Fault | None) -> None:
+    async def _break_stream(self, fault: Fault | None, unsent: bytes) -> None:
         if fault is None or fault.type == "cut_stream":
             return  # returning without the end of the body closes the connection
         if fault.type == "stream_error":
-            case = "overload" if fault.status is None else _CASE_OF_STATUS.get(fault.status)
-            failure = self._failure(case or "server_error", fault)
-            await self.connection.write(self.provider.stream_error(failure), more=False)
-            return
-        await self.connection.write(_BROKEN_EVENT, more=False)
+            case = "overload" if fault.status is None else _case_of(fault)
+            data = self.provider.stream_error(self._failure(case, fault))
+        else:
+            data = unsent[: len(unsent) // 2] + b"\n\n"
+        await self.connection.write(data, more=False)
 
     def _close(self, outcome: Any) -> None:
         self.engine.ledger.close(self.entry, outcome, self.entry.status)
@@ -366,6 +370,18 @@ def _parse(request: Request) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise RequestError("bad_request", "The body must be a JSON object.")
     return payload
+
+
+def _case_of(fault: Fault) -> str:
+    """Return the failure case that fits the fault's status."""
+    status = fault.status or 500
+    return _CASE_OF_STATUS.get(status) or ("server_error" if status >= 500 else "bad_request")
+
+
+def _first_token_ms(behaviour: Behaviour) -> float:
+    fault = behaviour.fault
+    slow = fault is not None and fault.type == "slow_first_token"
+    return fault.first_token_ms if slow and fault is not None else behaviour.first_token_ms
 
 
 async def _send_reply(connection: Connection, reply: Reply) -> None:

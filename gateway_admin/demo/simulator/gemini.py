@@ -68,7 +68,7 @@ _ERRORS: dict[str, tuple[int, str, str]] = {
     "content_policy": (
         400,
         "INVALID_ARGUMENT",
-        "The response was blocked: content filtering policy (SAFETY).",
+        "The response was blocked. Its prompt violates the content policy (SAFETY).",
     ),
 }
 _FINISH = {"tools": "STOP", "limit": "MAX_TOKENS", "end": "STOP"}
@@ -139,7 +139,8 @@ def _prompt(payload: dict[str, Any]) -> Prompt:
         as_json=mime == "application/json",
         schema=config.get("responseSchema")
         or config.get("response_schema")
-        or config.get("responseJsonSchema"),
+        or config.get("responseJsonSchema")
+        or config.get("response_json_schema"),
     )
 
 

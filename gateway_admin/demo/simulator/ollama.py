@@ -34,7 +34,7 @@ _ERRORS: dict[str, tuple[int, str]] = {
     "quota": (429, "usage limit reached"),
     "overload": (503, "server busy, please try again.  maximum pending requests exceeded"),
     "server_error": (500, "llama runner process has terminated"),
-    "context_window": (400, "the input length exceeds the context length"),
+    "context_window": (400, "the prompt exceeds the available context size"),
     "content_policy": (400, "content policy violation"),
 }
 
@@ -91,7 +91,11 @@ def _chat(ask: Ask) -> Reply | Stream:
     whole: dict[str, Any] = {"role": "assistant", "content": turn.answer.text}
     if turn.calls:
         whole["tool_calls"] = [
-            {"function": {"name": call.name, "arguments": call.value}} for call in turn.calls
+            {
+                "id": ask.ident(f"call_{place}", 14),
+                "function": {"index": place, "name": call.name, "arguments": call.value},
+            }
+            for place, call in enumerate(turn.calls)
         ]
     pieces: list[tuple[dict[str, Any], int]] = [
         ({"message": {"role": "assistant", "content": token}}, 1) for token in turn.answer.tokens

@@ -14,6 +14,10 @@ are tried in that order: the first that fires is the call's fault. `first: n` fi
 n calls that reach it, `every: k` on each k-th, `probability: p` by a seeded draw; with none of
 the three it always fires. Credentials are kept masked.
 
+A whole reply takes as long as its stream would. Faults that break a stream off become, for a
+whole reply, a closed connection (`cut_stream`) or an overload (`stream_error`); an answer with
+fewer tokens than `after_chunks` completes.
+
 A model whose name contains `sim-<fault>` or `sim-status-<n>` always fails that way.
 """
 
