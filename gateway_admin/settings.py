@@ -173,7 +173,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "usage-partitions": {"task": "usage.maintain_partitions", "schedule": 3600},
     "fleet-replicas": {"task": "fleet.forget_silent_replicas", "schedule": 60},
-    "keys-expired": {"task": "keys.announce_expired", "schedule": 30},
+    "keys-policy-log": {"task": "keys.forget_old_policy_changes", "schedule": 3600},
 }
 
 USAGE_RETENTION_DAYS = env.int("GATEWAY_USAGE_RETENTION_DAYS", 180)
