@@ -1,0 +1,84 @@
+"""LiteLLM's proxy as a component: environment, configuration, start-up, Router.
+
+Importing this module imports LiteLLM (seven seconds, 300 MB); only the launcher does,
+once, before it forks the workers. `prepare_environment` must have run before.
+"""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import litellm
+from litellm.proxy import proxy_server
+
+from proxy.plugin import INTERNAL_TOKEN, RECORDER
+from proxy.router import RouterApplier, new_router
+from proxy.snapshot import Snapshot
+from proxy.worker import AsgiApp
+
+# Its warnings advise on features that the edge has taken over.
+for _name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+class LiteLlmError(Exception):
+    """LiteLLM's own start-up failed."""
+
+
+class LiteLlm:
+    """The Backend of a worker. Made in the parent, started in each worker."""
+
+    def __init__(self) -> None:
+        self.app: AsgiApp = proxy_server.app
+        self.internal_token = INTERNAL_TOKEN
+        self.state: dict[str, Any] = {}
+        self._applier: RouterApplier | None = None
+        self._to_app: asyncio.Queue[dict[str, Any]] | None = None
+        self._from_app: asyncio.Queue[dict[str, Any]] | None = None
+        self._lifespan: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Run LiteLLM's lifespan, then put our Router and plugin in their places."""
+        self._to_app, self._from_app = asyncio.Queue(), asyncio.Queue()
+        await self._to_app.put({"type": "lifespan.startup"})
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
+
+        async def run() -> None:
+            assert self._to_app is not None
+            assert self._from_app is not None
+            await self.app(scope, self._to_app.get, self._from_app.put)
+
+        self._lifespan = asyncio.create_task(run())
+        answer = await self._from_app.get()
+        if answer["type"] != "lifespan.startup.complete":
+            raise LiteLlmError(str(answer.get("message", ""))[:2000])
+        router = new_router()
+        proxy_server.llm_router = router
+        proxy_server.llm_model_list = []
+        if RECORDER not in litellm.callbacks:
+            litellm.callbacks.append(RECORDER)
+        self._applier = RouterApplier(router)
+
+    async def stop(self) -> None:
+        """Run LiteLLM's shutdown, bounded: nothing of ours depends on it."""
+        if self._lifespan is None or self._to_app is None:
+            return
+        await self._to_app.put({"type": "lifespan.shutdown"})
+        await asyncio.wait({self._lifespan}, timeout=2)
+        self._lifespan.cancel()
+
+    async def apply(self, snapshot: Snapshot) -> int:
+        """Load a snapshot into the Router."""
+        if self._applier is None:
+            raise LiteLlmError("a snapshot came before start-up was complete")
+        return await self._applier.apply(snapshot)
+
+    def count_tokens(self, model: str, content: Any) -> int:
+        """Tokens of messages or of a text, by the tokenizer LiteLLM knows for the model."""
+        if isinstance(content, list):
+            try:
+                return int(litellm.token_counter(model=model, messages=content))
+            except (ValueError, TypeError, KeyError):
+                content = json.dumps(content)
+        return int(litellm.token_counter(model=model, text=str(content)))

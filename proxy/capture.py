@@ -1,0 +1,268 @@
+"""Reads the answer on its way to the client: usage, text, errors, the first content.
+
+Whole answers are parsed once; streams event by event. A stream's usage chunk that the
+client did not ask for is taken out; its last event is held back by the edge until the
+usage event is on disk.
+"""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from proxy.errors import class_of_status, error_text, refine
+from proxy.metering import Usage, usage_from_anthropic, usage_from_openai
+from proxy.trace import Trace
+
+# Whole answers larger than this are passed on without being parsed for usage.
+PARSE_MAX_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Capture:
+    """What was learned of one answer."""
+
+    trace: Trace
+    status: int = 0
+    litellm_cost: Decimal | None = None  # LiteLLM's own opinion, from its header
+    header_deployment: str | None = None
+    usage: Usage | None = None
+    error_class: str | None = None
+    error: str | None = None
+    ttft_ms: float | None = None
+    finished: bool = False  # the answer's last event was seen
+    bytes_out: int = 0
+    text: list[str] = field(default_factory=list)  # produced so far, for estimates
+    _anthropic_usage: dict[str, Any] = field(default_factory=dict)
+    _buffer: bytes = b""
+
+    # --- whole answers -------------------------------------------------------------------
+
+    def read_whole(self, body: bytes) -> None:
+        """Usage or error of an answer that came in one piece."""
+        if self.status >= 400:
+            self.read_error(body)
+            return
+        kind = self.trace.inference.kind if self.trace.inference else "chat"
+        self.finished = True
+        if kind == "speech":
+            text = str(self.trace.body.get("input", ""))
+            self.usage = Usage(other_units={"input_character": Decimal(len(text))})
+            return
+        document = _loads(body) if len(body) <= PARSE_MAX_BYTES else None
+        if isinstance(document, dict):
+            self._read_document(document, kind)
+        elif kind == "transcription":
+            self.usage = Usage()  # plain text, subtitles: nothing but LiteLLM's figure is known
+
+    def _read_document(self, document: dict[str, Any], kind: str) -> None:
+        raw = document.get("usage")
+        if isinstance(raw, dict):
+            anthropic = kind == "messages"
+            self.usage = usage_from_anthropic(raw) if anthropic else usage_from_openai(raw)
+        if kind in ("image", "rerank", "moderation", "transcription", "count_tokens"):
+            self.usage = self.usage or Usage()
+            self._read_units(document, kind)
+        if self.usage is None:
+            self.text.append(_text_of_document(document))
+
+    def _read_units(self, document: dict[str, Any], kind: str) -> None:
+        assert self.usage is not None
+        units = self.usage.other_units
+        if kind == "image":
+            units["image"] = Decimal(len(document.get("data") or []))
+        elif kind == "rerank":
+            billed = (document.get("meta") or {}).get("billed_units") or {}
+            units["query"] = Decimal(str(billed.get("search_units") or 1))
+        elif kind == "transcription" and "input_second" not in units:
+            seconds = document.get("duration")
+            if isinstance(seconds, int | float) and seconds > 0:
+                units["input_second"] = Decimal(str(seconds))
+
+    def read_error(self, body: bytes) -> None:
+        """Class and text of an error answer."""
+        document = _loads(body)
+        found = document.get("error") if isinstance(document, dict) else None
+        message = found.get("message") if isinstance(found, dict) else None
+        self._fail(
+            class_of_status(self.status), str(message or body[:500].decode("utf-8", "replace"))
+        )
+
+    def _fail(self, error_class: str, text: str) -> None:
+        last = self.trace.served_by()
+        deployment = self.trace.deployment(last["deployment"]) if last else None
+        if last is not None and last["error_class"] is not None:
+            self.error_class, self.error = last["error_class"], last["error"]
+            return
+        self.error_class = refine(error_class, text)
+        self.error = error_text(text, deployment.secrets if deployment else ())
+
+    # --- streams -------------------------------------------------------------------------
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take in bytes of a stream; give back the whole events to pass on, in order."""
+        data = self._buffer + chunk if self._buffer else chunk
+        *events, self._buffer = data.replace(b"\r\n", b"\n").split(b"\n\n")
+        out = []
+        for event in events:
+            kept = self._read_event(event)
+            if kept is not None:
+                out.append(kept + b"\n\n")
+        return out
+
+    def rest(self) -> bytes:
+        """Bytes after the last whole event."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def _read_event(self, event: bytes) -> bytes | None:
+        data = _data_of(event)
+        if data is None:
+            return event
+        if data == b"[DONE]":
+            self.finished = True
+            return event
+        document = _loads(data)
+        if not isinstance(document, dict):
+            return event
+        if document.get("error") or document.get("type") == "error":
+            self._read_stream_error(document)
+            return event
+        kind = self.trace.inference.kind if self.trace.inference else "chat"
+        if kind == "messages":
+            self._read_messages_event(document)
+        elif kind in ("responses", "transcription", "image", "speech"):
+            self._read_typed_event(document)
+        else:
+            return self._read_chat_chunk(event, document)
+        return event
+
+    def _read_stream_error(self, document: dict[str, Any]) -> None:
+        found = document.get("error")
+        error = found if isinstance(found, dict) else {"message": str(found or document)}
+        code = error.get("code")
+        status = int(code) if str(code).isdigit() else 500
+        last = self.trace.served_by()
+        if last is not None and last["error_class"] is None:
+            last["error_class"] = refine(class_of_status(status), str(error.get("message")))
+            last["error"] = error_text(str(error.get("message")))
+        self._fail(class_of_status(status), str(error.get("message")))
+
+    def _read_chat_chunk(self, event: bytes, document: dict[str, Any]) -> bytes | None:
+        raw = document.get("usage")
+        choices = document.get("choices") or []
+        if isinstance(raw, dict):
+            self.usage = usage_from_openai(raw)
+        for choice in choices:
+            text = _text_of_choice(choice)
+            if text:
+                self._note_text(text)
+        if raw is None or self.trace.usage_wanted:
+            return event
+        if not any(_is_meaningful(choice) for choice in choices):
+            return None
+        del document["usage"]
+        return b"data: " + orjson.dumps(document)
+
+    def _read_messages_event(self, document: dict[str, Any]) -> None:
+        kind = document.get("type")
+        if kind == "message_start":
+            raw = (document.get("message") or {}).get("usage")
+        else:
+            raw = document.get("usage")
+        if isinstance(raw, dict):
+            known = {name: value for name, value in raw.items() if value is not None}
+            self._anthropic_usage.update(known)
+        if kind == "content_block_delta":
+            delta = document.get("delta") or {}
+            parts = ("text", "thinking", "partial_json")
+            self._note_text("".join(str(delta[part]) for part in parts if delta.get(part)))
+        elif kind == "message_delta":
+            self.usage = usage_from_anthropic(self._anthropic_usage)
+        elif kind == "message_stop":
+            self.finished = True
+
+    def _read_typed_event(self, document: dict[str, Any]) -> None:
+        """Responses, transcriptions, speech and images stream events with a `type`."""
+        kind = str(document.get("type", ""))
+        if kind.endswith(".delta"):
+            self._note_text(str(document.get("delta") or document.get("text") or ""))
+        response = document.get("response")
+        holder = response if isinstance(response, dict) else document
+        raw = holder.get("usage")
+        if isinstance(raw, dict):
+            self.usage = usage_from_openai(raw)
+        if kind in ("response.completed", "response.incomplete") or kind.endswith(".done"):
+            self.finished = (
+                self.finished
+                or not kind.startswith("response.")
+                or (kind in ("response.completed", "response.incomplete"))
+            )
+        elif kind == "response.failed":
+            self._read_stream_error(
+                {"error": holder.get("error") or {"message": "response failed"}}
+            )
+            self.finished = True
+
+    def _note_text(self, text: str) -> None:
+        if text:
+            self.text.append(text)
+            if self.ttft_ms is None:
+                self.ttft_ms = self.trace.elapsed_ms()
+
+    def partial_usage(self) -> Usage | None:
+        """What an unfinished stream already reported, if anything."""
+        if self.usage is not None:
+            return self.usage
+        return None
+
+    def reported_input(self) -> Usage | None:
+        """Input of an unfinished Anthropic stream: told at its start, output only at its end."""
+        if self._anthropic_usage.get("input_tokens"):
+            return usage_from_anthropic({**self._anthropic_usage, "output_tokens": 0})
+        return None
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _data_of(event: bytes) -> bytes | None:
+    """Payload of a server-sent event (joined when it spans lines)."""
+    if event.startswith(b"data: ") and b"\n" not in event:
+        return event[6:].strip()
+    lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None
+
+
+def _text_of_choice(choice: Any) -> str:
+    """Everything a chunk's choice produced that costs output tokens."""
+    if not isinstance(choice, dict):
+        return ""
+    delta = choice.get("delta") or {}
+    parts = [choice.get("text"), delta.get("content"), delta.get("reasoning_content")]
+    for call in delta.get("tool_calls") or []:
+        function = call.get("function") or {}
+        parts += [function.get("name"), function.get("arguments")]
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def _is_meaningful(choice: Any) -> bool:
+    """Whether a choice says anything to the client (text, role, end)."""
+    if not isinstance(choice, dict):
+        return False
+    delta = choice.get("delta") or {}
+    return bool(choice.get("finish_reason") or choice.get("text") or any(delta.values()))
+
+
+def _text_of_document(document: dict[str, Any]) -> str:
+    """Text of a whole answer that reported no usage."""
+    texts = []
+    for choice in document.get("choices") or []:
+        message = choice.get("message") or {}
+        texts.append(str(message.get("content") or choice.get("text") or ""))
+    return "".join(texts)

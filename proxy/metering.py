@@ -1,0 +1,137 @@
+"""Provider usage objects -> token counts and units -> exact cost.
+
+Counts follow the ledger's convention: `input_tokens` includes what was read from and
+written to a cache, `output_tokens` includes reasoning.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from proxy.snapshot import Price
+
+_MAX_COUNT = 2**31 - 1
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a request consumed."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    other_units: dict[str, Decimal] = field(default_factory=dict)
+    estimated: bool = False
+
+
+def usage_from_openai(raw: Mapping[str, Any]) -> Usage:
+    """`usage` of chat, completions, embeddings, responses, images and transcriptions."""
+    inputs = _mapping(raw.get("prompt_tokens_details") or raw.get("input_tokens_details"))
+    outputs = _mapping(raw.get("completion_tokens_details") or raw.get("output_tokens_details"))
+    usage = Usage(
+        input_tokens=_count(raw.get("prompt_tokens") or raw.get("input_tokens")),
+        output_tokens=_count(raw.get("completion_tokens") or raw.get("output_tokens")),
+        cache_read_tokens=_count(inputs.get("cached_tokens") or raw.get("cache_read_input_tokens")),
+        cache_write_tokens=_count(
+            inputs.get("cache_creation_tokens") or raw.get("cache_creation_input_tokens")
+        ),
+        reasoning_tokens=_count(outputs.get("reasoning_tokens")),
+    )
+    _add_unit(usage, "input_audio_token", inputs.get("audio_tokens"))
+    _add_unit(usage, "output_audio_token", outputs.get("audio_tokens"))
+    _add_unit(usage, "input_second", raw.get("seconds"))
+    return usage
+
+
+def usage_from_anthropic(raw: Mapping[str, Any]) -> Usage:
+    """`usage` of /v1/messages, whose `input_tokens` leave out what the cache touched."""
+    read = _count(raw.get("cache_read_input_tokens"))
+    written = _count(raw.get("cache_creation_input_tokens"))
+    return Usage(
+        input_tokens=_count(raw.get("input_tokens")) + read + written,
+        output_tokens=_count(raw.get("output_tokens")),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=_count(_mapping(raw.get("output_tokens_details")).get("reasoning_tokens")),
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return min(max(int(value), 0), _MAX_COUNT)
+
+
+def _add_unit(usage: Usage, unit: str, value: object) -> None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        usage.other_units[unit] = Decimal(str(value))
+
+
+def cost_of(usage: Usage, price: Price | None) -> Decimal | None:
+    """Exact cost in USD; None when something that was consumed has no price.
+
+    Cached tokens and reasoning have their own price where one is published, else that of
+    plain input and output. Audio tokens likewise are a part of input and output.
+    """
+    if price is None:
+        return None
+    units = price.units
+    total = units.get("request", Decimal(0))
+    parts = _token_parts(usage, units)
+    if not any(amount for _, amount in parts) and usage.other_units:
+        parts = []
+    if _priced_per_unit(usage, units) and not {"input_token", "output_token"} & units.keys():
+        parts = []  # sold per image, second, character or query: tokens are informative
+    for unit, amount in parts:
+        if not amount:
+            continue
+        if unit not in units:
+            return None
+        total += units[unit] * amount
+    for unit, count in usage.other_units.items():
+        if unit.endswith("_token"):
+            continue
+        if unit in units:
+            total += units[unit] * count
+        elif not parts and "request" not in units:
+            return None
+    return total
+
+
+def _priced_per_unit(usage: Usage, units: Mapping[str, Decimal]) -> bool:
+    return "request" in units or any(unit in units for unit in usage.other_units)
+
+
+def _token_parts(usage: Usage, units: Mapping[str, Decimal]) -> list[tuple[str, Decimal]]:
+    audio_in = usage.other_units.get("input_audio_token", Decimal(0))
+    audio_out = usage.other_units.get("output_audio_token", Decimal(0))
+    if "input_audio_token" not in units:
+        audio_in = Decimal(0)
+    if "output_audio_token" not in units:
+        audio_out = Decimal(0)
+    reasoning = usage.reasoning_tokens if "reasoning_token" in units else 0
+    read = usage.cache_read_tokens if "cache_read_token" in units else 0
+    written = usage.cache_write_tokens if "cache_write_token" in units else 0
+    plain_in = max(usage.input_tokens - read - written - audio_in, Decimal(0))
+    plain_out = max(usage.output_tokens - reasoning - audio_out, Decimal(0))
+    return [
+        ("input_token", plain_in),
+        ("cache_read_token", Decimal(read)),
+        ("cache_write_token", Decimal(written)),
+        ("input_audio_token", audio_in),
+        ("output_token", plain_out),
+        ("reasoning_token", Decimal(reasoning)),
+        ("output_audio_token", audio_out),
+    ]
+
+
+def plain(amount: Decimal) -> str:
+    """Decimal string without exponent."""
+    return format(amount, "f")

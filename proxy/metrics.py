@@ -1,0 +1,185 @@
+"""Prometheus metrics of the data plane, summed over its workers.
+
+Uses prometheus_client's multiprocess mode: each worker writes memory-mapped files, any
+worker can answer /metrics for all. Labels are bounded: routes, models and deployments of
+the snapshot, statuses, classes; never a key, a team or a customer.
+"""
+
+import os
+from pathlib import Path
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+
+from proxy.contract import UsageEventDocument
+
+MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_LATENCY_BUCKETS_S = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0,
+)  # fmt: skip
+
+
+class Metrics:
+    """All instruments. Made once per process, before the first worker is forked or in it."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        served = ["route", "model", "status"]
+        self.requests = Counter(
+            "litellm_proxy_total_requests_metric", "Requests of identified keys", served,
+            registry=registry,
+        )  # fmt: skip
+        self.failed = Counter(
+            "litellm_proxy_failed_requests_metric", "Requests that did not succeed",
+            ["route", "model", "error_class"], registry=registry,
+        )  # fmt: skip
+        self.latency = Histogram(
+            "litellm_request_total_latency_metric", "Seconds from request to last byte",
+            ["model"], buckets=_LATENCY_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.provider_latency = Histogram(
+            "litellm_llm_api_latency_metric", "Seconds spent in providers", ["model"],
+            buckets=_LATENCY_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.first_token = Histogram(
+            "litellm_llm_api_time_to_first_token_metric", "Seconds to the first content of streams",
+            ["model"], buckets=_LATENCY_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.overhead = Histogram(
+            "litellm_overhead_latency_metric", "Seconds added by the gateway", ["model"],
+            buckets=_LATENCY_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.spend = Counter(
+            "litellm_spend_metric", "USD at published prices", ["model"], registry=registry
+        )
+        self.input_tokens = Counter(
+            "litellm_input_tokens_metric", "Input tokens", ["model"], registry=registry
+        )
+        self.output_tokens = Counter(
+            "litellm_output_tokens_metric", "Output tokens", ["model"], registry=registry
+        )
+        self.total_tokens = Counter(
+            "litellm_total_tokens_metric", "Input and output tokens", ["model"], registry=registry
+        )
+        self.deployment_ok = Counter(
+            "litellm_deployment_success_responses", "Attempts that a deployment answered",
+            ["deployment"], registry=registry,
+        )  # fmt: skip
+        self.deployment_failed = Counter(
+            "litellm_deployment_failure_responses", "Attempts that failed",
+            ["deployment", "error_class"], registry=registry,
+        )  # fmt: skip
+        self.fallbacks = Counter(
+            "litellm_deployment_successful_fallbacks", "Requests that a fallback answered",
+            ["model"], registry=registry,
+        )  # fmt: skip
+        self.in_flight = Gauge(
+            "litellm_in_flight_requests", "Requests being served", registry=registry,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.unpriced = Counter(
+            "gateway_proxy_unpriced_requests", "Requests without a published price", ["model"],
+            registry=registry,
+        )  # fmt: skip
+        self.refusals = Counter(
+            "gateway_proxy_refusals", "Requests refused by the edge", ["reason"], registry=registry
+        )
+        self.spool_events = Gauge(
+            "gateway_proxy_spool_events", "Usage events that wait to be delivered",
+            registry=registry, multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.spool_bytes = Gauge(
+            "gateway_proxy_spool_bytes", "Bytes of usage events on disk", registry=registry,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.spool_age_s = Gauge(
+            "gateway_proxy_spool_age_seconds", "Age of the oldest undelivered event",
+            registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self.dropped = Counter(
+            "gateway_proxy_dropped_events", "Usage events lost: disk and memory were full",
+            registry=registry,
+        )  # fmt: skip
+        self.shipped = Counter(
+            "gateway_proxy_shipped_events", "Usage events the control plane committed",
+            registry=registry,
+        )  # fmt: skip
+        self.events_refused = Counter(
+            "gateway_proxy_refused_events", "Usage events the control plane will never take",
+            registry=registry,
+        )  # fmt: skip
+        self.revision = Gauge(
+            "gateway_proxy_applied_revision", "Lowest revision served by a worker",
+            registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self.policy_version = Gauge(
+            "gateway_proxy_policy_version", "Lowest policy version known to a worker",
+            registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self.snapshot_age_s = Gauge(
+            "gateway_proxy_snapshot_age_seconds",
+            "Longest time since a worker last heard from the control plane",
+            registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self.sync_failures = Counter(
+            "gateway_proxy_sync_failures", "Failed rounds of synchronisation", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self.rejected = Counter(
+            "gateway_proxy_rejected_revisions", "Revisions a worker could not build",
+            registry=registry,
+        )  # fmt: skip
+        self._registry = registry
+
+    def observe(self, event: UsageEventDocument) -> None:
+        """Count one finished request. Model labels come from the snapshot alone."""
+        model, route = event["model"], event["route"]
+        self.requests.labels(route, model, event["status"]).inc()
+        if event["status"] != "ok":
+            self.failed.labels(route, model, event["error_class"] or "internal").inc()
+        if event["status"] == "refused":
+            return
+        self.latency.labels(model).observe(event["latency_ms"] / 1000)
+        if event["overhead_ms"] is not None:
+            self.overhead.labels(model).observe(event["overhead_ms"] / 1000)
+            in_provider_ms = event["latency_ms"] - event["overhead_ms"]
+            self.provider_latency.labels(model).observe(in_provider_ms / 1000)
+        if event["ttft_ms"] is not None:
+            self.first_token.labels(model).observe(event["ttft_ms"] / 1000)
+        self.input_tokens.labels(model).inc(event["input_tokens"])
+        self.output_tokens.labels(model).inc(event["output_tokens"])
+        self.total_tokens.labels(model).inc(event["input_tokens"] + event["output_tokens"])
+        if event["cost"] is None:
+            self.unpriced.labels(model).inc()
+        else:
+            self.spend.labels(model).inc(float(event["cost"]))
+        self._observe_attempts(event)
+
+    def _observe_attempts(self, event: UsageEventDocument) -> None:
+        for attempt in event["attempts"]:
+            deployment = attempt["deployment"] or "unknown"
+            if attempt["error_class"] is None:
+                self.deployment_ok.labels(deployment).inc()
+            else:
+                self.deployment_failed.labels(deployment, attempt["error_class"]).inc()
+        if event["status"] == "ok" and event["why"] not in ("first", "retry", "cache"):
+            self.fallbacks.labels(event["model"]).inc()
+
+    def render(self) -> bytes:
+        """Exposition text over all workers."""
+        if not os.environ.get(MULTIPROC_VARIABLE):
+            return prometheus_client.generate_latest(self._registry)
+        merged = CollectorRegistry()
+        multiprocess.MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+        return prometheus_client.generate_latest(merged)
+
+
+def prepare_directory(directory: Path) -> None:
+    """Empty the multiprocess directory: its files belong to an earlier process tree."""
+    for path in directory.glob("*.db"):
+        path.unlink(missing_ok=True)
+
+
+def forget_worker(pid: int, directory: Path) -> None:
+    """Drop the live gauges of a worker that is gone; its counters stay in the sum."""
+    multiprocess.mark_process_dead(pid, path=str(directory))  # type: ignore[no-untyped-call]

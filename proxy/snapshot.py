@@ -1,0 +1,298 @@
+"""Documents of the control plane -> immutable tables the request path reads. Pure.
+
+    RevisionEnvelope + fleet key -> Snapshot       what the environment serves
+    PolicyFeed (delta or full)   -> PolicyTable    who may use it
+
+Nothing here does I/O; a document that cannot be built raises SnapshotError, which
+names the deployment at fault when one is.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from proxy.contract import (
+    CHAIN_KINDS,
+    ChainKind,
+    ContractError,
+    CredentialDocument,
+    DeploymentDocument,
+    EnvironmentDocument,
+    KeyPolicy,
+    ModelDocument,
+    PolicyFeed,
+    RevisionEnvelope,
+    check_document,
+    document_digest,
+    secret_context,
+)
+
+NONCE_BYTES = 12
+PEPPER_ID = "pepper"
+KEY_PREFIX = "sk-gw-"
+
+
+class SnapshotError(Exception):
+    """A document cannot be served. `deployment` is the id at fault, when known."""
+
+    def __init__(self, message: str, *, deployment: str | None = None) -> None:
+        super().__init__(message)
+        self.deployment = deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Published unit prices of a deployment, in USD per unit."""
+
+    version: str
+    source: str  # book or own
+    units: Mapping[str, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A deployment with all it takes to call it. `params` hold secrets: never printed."""
+
+    id: str
+    name: str
+    model: str
+    provider: str
+    provider_kind: str
+    price: Price | None
+    params: Mapping[str, Any] = field(repr=False)  # LiteLLM's litellm_params
+    secrets: tuple[str, ...] = field(repr=False)  # the values to scrub from texts
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One revision, ready to serve."""
+
+    revision: int
+    digest: str
+    environment: EnvironmentDocument
+    models: Mapping[str, ModelDocument]
+    aliases: Mapping[str, str]
+    deployments: Mapping[str, Deployment]  # by id
+    by_model: Mapping[str, tuple[Deployment, ...]]
+    chains: Mapping[tuple[str, ChainKind], tuple[str, ...]]
+
+    def resolve(self, name: str) -> str | None:
+        """Model behind a public name or alias; None if there is none."""
+        name = self.aliases.get(name, name)
+        return name if name in self.models else None
+
+
+def build_snapshot(envelope: RevisionEnvelope, *, environment: str, fleet_key: bytes) -> Snapshot:
+    """Verify, decrypt and index a revision; raise SnapshotError if any part does not hold."""
+    try:
+        document = check_document(envelope["document"])
+        digest = document_digest(document)
+    except (ContractError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise SnapshotError(f"document refused: {_describe(error)}") from error
+    if digest != envelope["digest"]:
+        raise SnapshotError(
+            f"digest {digest[:12]}… is not the published {envelope['digest'][:12]}…"
+        )
+    slug = document["environment"]["slug"]
+    if slug != environment:
+        raise SnapshotError(
+            f"document is for environment {slug!r}, this replica is {environment!r}"
+        )
+    credentials = {credential["id"]: credential for credential in document["credentials"]}
+    deployments: dict[str, Deployment] = {}
+    for row in document["deployments"]:
+        credential = credentials[row["credential"]] if row["credential"] is not None else None
+        deployments[row["id"]] = _build_deployment(
+            row, credential, envelope, fleet_key, document["environment"]
+        )
+    by_model: dict[str, list[Deployment]] = {model["name"]: [] for model in document["models"]}
+    for deployment in deployments.values():
+        by_model[deployment.model].append(deployment)
+    return Snapshot(
+        revision=envelope["revision"],
+        digest=digest,
+        environment=document["environment"],
+        models={model["name"]: model for model in document["models"]},
+        aliases=dict(document["aliases"]),
+        deployments=deployments,
+        by_model={name: tuple(rows) for name, rows in by_model.items()},
+        chains={
+            (chain["model"], chain["kind"]): tuple(chain["targets"])
+            for chain in document["chains"]
+            if chain["kind"] in CHAIN_KINDS
+        },
+    )
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    return str(error)
+
+
+def _build_deployment(
+    row: DeploymentDocument,
+    credential: CredentialDocument | None,
+    envelope: RevisionEnvelope,
+    fleet_key: bytes,
+    environment: EnvironmentDocument,
+) -> Deployment:
+    try:
+        secret = _open_secret(credential, envelope, fleet_key, environment["slug"])
+        price = row["price"]
+        return Deployment(
+            id=row["id"],
+            name=row["name"],
+            model=row["model"],
+            provider=row["provider"],
+            provider_kind=row["provider_kind"],
+            price=None if price is None else _build_price(price),
+            params=_litellm_params(row, credential, secret, environment),
+            secrets=tuple(v for v in secret.values() if isinstance(v, str) and len(v) >= 6),
+        )
+    except SnapshotError as error:
+        text = f"deployment {row['name']!r}: {error}"
+        raise SnapshotError(text, deployment=row["id"]) from error
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        text = f"deployment {row.get('name')!r}: {_describe(error)}"
+        raise SnapshotError(text, deployment=row.get("id")) from error
+
+
+def _build_price(price: Any) -> Price:
+    units = {unit: Decimal(amount) for unit, amount in price["units"].items()}
+    return Price(version=str(price["version"]), source=price["source"], units=units)
+
+
+def _open_secret(
+    credential: CredentialDocument | None,
+    envelope: RevisionEnvelope,
+    fleet_key: bytes,
+    environment: str,
+) -> dict[str, Any]:
+    if credential is None or credential["secret_id"] is None:
+        return {}
+    sealed = envelope["secrets"].get(credential["secret_id"])
+    if sealed is None:
+        raise SnapshotError(f"the secret of credential {credential['name']!r} did not travel along")
+    context = secret_context(environment, credential["secret_id"])
+    try:
+        plain = json.loads(open_sealed(sealed, fleet_key, context))
+    except ValueError as error:
+        raise SnapshotError(
+            f"the secret of credential {credential['name']!r} cannot be read: {error}"
+        ) from None
+    if not isinstance(plain, dict):
+        raise SnapshotError(f"the secret of credential {credential['name']!r} is not an object")
+    return plain
+
+
+def open_sealed(sealed: str, key: bytes, context: bytes) -> bytes:
+    """Decrypt base64(nonce + ciphertext + tag); raise ValueError if it was not made for us."""
+    try:
+        raw = base64.b64decode(sealed, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("it is not base64") from error
+    try:
+        return AESGCM(key).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], context)
+    except (InvalidTag, ValueError) as error:
+        raise ValueError("it was not encrypted with this environment's fleet key") from error
+
+
+def seal(plain: bytes, key: bytes, context: bytes, nonce: bytes) -> str:
+    """The inverse of `open_sealed`; `nonce` is 12 random bytes, used once."""
+    return base64.b64encode(nonce + AESGCM(key).encrypt(nonce, plain, context)).decode()
+
+
+def _litellm_params(
+    row: DeploymentDocument,
+    credential: CredentialDocument | None,
+    secret: Mapping[str, Any],
+    environment: EnvironmentDocument,
+) -> dict[str, Any]:
+    """Later sources win: environment's defaults, credential, its secret, the deployment."""
+    params: dict[str, Any] = {
+        "timeout": row["timeout_s"] or environment["timeout_s"],
+        "stream_timeout": row["stream_timeout_s"] or environment["stream_timeout_s"],
+        # Retries are the Router's, where each one is recorded as an attempt.
+        "max_retries": 0,
+    }
+    params.update(credential["params"] if credential else {})
+    params.update(secret)
+    params.update(row["params"])
+    params["model"] = row["litellm_model"]
+    params["weight"] = row["weight"]
+    params.update({name: row[name] for name in ("rpm", "tpm") if row[name] is not None})  # type: ignore[literal-required]
+    return params
+
+
+class PolicyTable:
+    """Virtual keys by public id. Deltas are applied whole, between two requests."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.pepper = b""
+        self.sealed_pepper = ""
+        self._keys: dict[str, KeyPolicy] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def apply(self, feed: PolicyFeed, *, environment: str, fleet_key: bytes) -> None:
+        """Take over a feed; raise SnapshotError and change nothing if it is unusable."""
+        try:
+            pepper = open_sealed(feed["pepper"], fleet_key, secret_context(environment, PEPPER_ID))
+            changed = {policy["public_id"]: policy for policy in feed["keys"]}
+            removed, full, version = feed["removed"], feed["full"], int(feed["version"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SnapshotError(f"policies refused: {_describe(error)}") from error
+        keys = {} if full else dict(self._keys)
+        for public_id in removed:
+            keys.pop(public_id, None)
+        keys.update(changed)
+        self._keys, self.pepper, self.version = keys, pepper, version
+        self.sealed_pepper = feed["pepper"]
+
+    def find(self, key: str) -> KeyPolicy | None:
+        """Policy of a presented key, or None if the key is not one of ours."""
+        if not key.startswith(KEY_PREFIX) or len(key) > 256:
+            return None
+        public_id = key[len(KEY_PREFIX) :].split("-", 1)[0]
+        policy = self._keys.get(public_id)
+        digest = hmac.new(self.pepper, key.encode(), hashlib.sha256).hexdigest()
+        # Unknown ids compare against themselves' negation, so both paths cost the same.
+        expected = policy["digest"] if policy is not None else "0" * 64
+        return policy if hmac.compare_digest(digest, expected) and policy is not None else None
+
+    def export(self) -> PolicyFeed:
+        """The whole table as a full feed, for the last good state on disk."""
+        return {
+            "version": self.version,
+            "full": True,
+            "pepper": self.sealed_pepper,
+            "keys": list(self._keys.values()),
+            "removed": [],
+        }
+
+
+def is_expired(policy: KeyPolicy, now: datetime | None = None) -> bool:
+    """Whether the key's time is over. An unreadable time counts as over."""
+    expires_at = policy["expires_at"]
+    if expires_at is None:
+        return False
+    try:
+        moment = datetime.fromisoformat(expires_at)
+    except ValueError:
+        return True
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment <= (now or datetime.now(UTC))

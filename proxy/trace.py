@@ -1,0 +1,57 @@
+"""What is known of the request that is being served.
+
+The edge puts a Trace into a context variable; LiteLLM's code runs in tasks that inherit
+it, so the plugin finds the trace of its request without touching the request's metadata.
+"""
+
+import time
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from proxy.contract import AttemptDocument, KeyPolicy
+from proxy.routes import InferenceRoute
+from proxy.snapshot import Deployment, Snapshot
+
+
+@dataclass(slots=True)
+class Trace:
+    """One client request on its way through this worker."""
+
+    route: str
+    policy: KeyPolicy
+    inference: InferenceRoute | None = None
+    snapshot: Snapshot | None = None
+    event_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: float = field(default_factory=time.perf_counter)
+    requested_model: str = ""
+    model: str = ""
+    customer: str = ""
+    streaming: bool = False
+    usage_wanted: bool = False  # the client asked for stream_options.include_usage
+    body: dict[str, Any] = field(default_factory=dict)  # as passed on; for estimates
+    fallbacks: dict[str, list[dict[str, list[str]]]] = field(default_factory=dict)
+    allowed_models: frozenset[str] = frozenset()  # what may serve it: the model, its fallbacks
+    attempts: list[AttemptDocument] = field(default_factory=list)
+    attempt_started: float = 0.0
+    closed: bool = False  # the event is written; late callbacks change nothing
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the request arrived."""
+        return (time.perf_counter() - self.started) * 1000
+
+    def deployment(self, deployment_id: str | None) -> Deployment | None:
+        """A deployment of the snapshot this request runs on."""
+        if self.snapshot is None or deployment_id is None:
+            return None
+        return self.snapshot.deployments.get(deployment_id)
+
+    def served_by(self) -> AttemptDocument | None:
+        """The attempt that answered, else the last that was made."""
+        return self.attempts[-1] if self.attempts else None
+
+
+CURRENT: ContextVar[Trace | None] = ContextVar("gateway_trace", default=None)

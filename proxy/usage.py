@@ -1,0 +1,204 @@
+"""Trace and capture of a request -> its usage event."""
+
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from proxy.capture import Capture
+from proxy.contract import EventStatus, UsageEventDocument
+from proxy.metering import Usage, cost_of, plain
+from proxy.refusals import Refusal
+from proxy.snapshot import Deployment
+from proxy.trace import Trace
+
+# (model, text or messages) -> tokens. Supplied by the launcher, since LiteLLM does it.
+CountTokens = Callable[[str, Any], int]
+
+
+def refused_event(trace: Trace, refusal: Refusal) -> UsageEventDocument:
+    """An identified key was turned away by the edge: nothing was spent."""
+    return _event(
+        trace,
+        status="refused",
+        http_status=refusal.status,
+        usage=Usage(),
+        error_class=refusal.error_class,
+        error=refusal.message[:500],
+        cost=Decimal(0),
+        ttft_ms=None,
+        deployment=None,
+    )
+
+
+def finished_event(
+    trace: Trace, capture: Capture, *, aborted: bool, count_tokens: CountTokens | None
+) -> UsageEventDocument:
+    """The request ran; whatever became of it, this is what it consumed."""
+    _close_attempt(trace)
+    deployment = _served_deployment(trace, capture)
+    status, error_class, error = _outcome(trace, capture, aborted=aborted)
+    usage = capture.usage
+    if usage is None and _was_produced(capture, aborted=aborted):
+        usage = _estimate(trace, capture, deployment, count_tokens)
+    cost = _cost(usage, deployment, capture, failed=status == "error")
+    return _event(
+        trace,
+        status=status,
+        http_status=499 if status == "aborted" else capture.status or 500,
+        usage=usage or Usage(),
+        error_class=error_class,
+        error=error,
+        cost=cost,
+        ttft_ms=capture.ttft_ms,
+        deployment=deployment,
+    )
+
+
+def needs_estimate(capture: Capture, *, aborted: bool) -> bool:
+    """Whether tokens will have to be counted by us (slow: better done in a thread)."""
+    return capture.usage is None and _was_produced(capture, aborted=aborted)
+
+
+def encode(event: UsageEventDocument) -> bytes:
+    """The event as a spool record."""
+    return orjson.dumps(event)
+
+
+def _was_produced(capture: Capture, *, aborted: bool) -> bool:
+    """Whether the provider did work that it will charge for."""
+    if capture.trace.served_by() is None and capture.header_deployment is None:
+        return False
+    if capture.text or aborted:
+        return True
+    return capture.finished and capture.error_class is None
+
+
+def _close_attempt(trace: Trace) -> None:
+    """A stream's attempt lasts until the stream's end, not until its headers."""
+    last = trace.served_by()
+    if last is not None and last["error_class"] is None and trace.streaming:
+        last["latency_ms"] = (time.perf_counter() - trace.attempt_started) * 1000
+
+
+def _served_deployment(trace: Trace, capture: Capture) -> Deployment | None:
+    last = trace.served_by()
+    if last is not None:
+        return trace.deployment(last["deployment"])
+    return trace.deployment(capture.header_deployment)
+
+
+def _outcome(
+    trace: Trace, capture: Capture, *, aborted: bool
+) -> tuple[EventStatus, str | None, str | None]:
+    if aborted:
+        return "aborted", "client_abort", "the client closed the connection before the end"
+    if capture.error_class is not None:
+        return "error", capture.error_class, capture.error
+    if capture.status >= 400:
+        return "error", "internal", None
+    if not capture.finished:
+        last = trace.served_by()
+        text = "the stream ended before its last event"
+        if last is not None and last["error_class"] is None:
+            last["error_class"], last["error"] = "cut_stream", text
+        return "error", "cut_stream", text
+    return "ok", None, None
+
+
+def _estimate(
+    trace: Trace, capture: Capture, deployment: Deployment | None, count: CountTokens | None
+) -> Usage:
+    usage = capture.reported_input() or Usage()
+    usage.estimated = True
+    if count is None:
+        return usage
+    model = str(deployment.params["model"]) if deployment else trace.model
+    if not usage.input_tokens:
+        usage.input_tokens = count(model, prompt_of(trace.body))
+    if capture.text:
+        usage.output_tokens = count(model, "".join(capture.text))
+    return usage
+
+
+def prompt_of(body: dict[str, Any]) -> Any:
+    """The part of a request that costs input tokens."""
+    messages = body.get("messages")
+    if isinstance(messages, list):
+        return messages
+    prompt = body.get("prompt", body.get("input", ""))
+    return prompt if isinstance(prompt, str) else orjson.dumps(prompt).decode()
+
+
+def _cost(
+    usage: Usage | None, deployment: Deployment | None, capture: Capture, *, failed: bool
+) -> Decimal | None:
+    if usage is None:
+        # Nothing was produced: an error before any answer costs nothing.
+        return Decimal(0)
+    if deployment is None:
+        return Decimal(0) if failed else None
+    price = deployment.price
+    cost = cost_of(usage, price)
+    tokens = usage.input_tokens or usage.output_tokens
+    priced_by_us = cost is not None and (cost > 0 or tokens or usage.other_units)
+    if not priced_by_us and price is not None and price.source == "book":
+        return capture.litellm_cost
+    return cost
+
+
+def _event(
+    trace: Trace,
+    *,
+    status: EventStatus,
+    http_status: int,
+    usage: Usage,
+    error_class: str | None,
+    error: str | None,
+    cost: Decimal | None,
+    ttft_ms: float | None,
+    deployment: Deployment | None,
+) -> UsageEventDocument:
+    policy = trace.policy
+    latency_ms = trace.elapsed_ms()
+    in_provider_ms = sum(attempt["latency_ms"] for attempt in trace.attempts)
+    served = trace.served_by()
+    price = deployment.price if deployment is not None else None
+    return {
+        "event_id": trace.event_id,
+        "started_at": trace.started_at.isoformat(),
+        "revision": trace.snapshot.revision if trace.snapshot else None,
+        "key_id": policy["key_id"],
+        "public_id": policy["public_id"],
+        "user_id": policy["user_id"],
+        "team_id": policy["team_id"],
+        "customer": trace.customer,
+        "tags": policy["tags"],
+        "route": trace.route,
+        "requested_model": trace.requested_model,
+        "model": deployment.model if deployment else trace.model,
+        "deployment": deployment.id if deployment else (served or {}).get("deployment"),
+        "why": served["why"] if served else "first",
+        "status": status,
+        "http_status": http_status,
+        "error_class": error_class,
+        "error": error,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "other_units": {unit: plain(count) for unit, count in usage.other_units.items()},
+        "price_version": price.version if price else None,
+        "unit_prices": {u: plain(p) for u, p in price.units.items()} if price else {},
+        "cost": None if cost is None else plain(cost),
+        "estimated": usage.estimated,
+        "streaming": trace.streaming,
+        "latency_ms": round(latency_ms, 3),
+        "ttft_ms": None if ttft_ms is None else round(ttft_ms, 3),
+        "overhead_ms": round(max(latency_ms - in_provider_ms, 0.0), 3) if trace.attempts else None,
+        "attempts": trace.attempts,
+        "lane": "litellm",
+    }
