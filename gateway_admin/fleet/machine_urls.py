@@ -1,5 +1,11 @@
-"""Machine endpoints for replicas, mounted under /fleet/v1/."""
+"""Machine endpoints for replicas, mounted under /fleet/v1/. Usage is taken in by `usage`."""
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from gateway_admin.fleet import machine
+
+urlpatterns: list[URLPattern] = [
+    path("sync", machine.sync),
+    path("revisions/<int:number>", machine.revision),
+    path("policies", machine.policies),
+]

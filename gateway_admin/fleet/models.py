@@ -10,21 +10,29 @@ from django.utils import timezone
 class FleetIdentity(models.Model):
     """How an environment's replicas prove themselves, and the key their secrets travel under.
 
-    The token is stored as HMAC-SHA256; the key is encrypted with the key ring because the
-    control plane needs it for every delivery.
+    The token is found by its HMAC-SHA256; the key is encrypted with the key ring because the
+    control plane needs it for every delivery. After a rotation the previous token is still
+    accepted for a while, so that replicas can be moved over one by one.
     """
 
     environment = models.OneToOneField(
         "catalog.Environment", on_delete=models.CASCADE, related_name="fleet", primary_key=True
     )
-    token_digest = models.CharField(max_length=64)
+    token_digest = models.CharField(max_length=64, unique=True)
     token_ciphertext = models.BinaryField()  # for the replicas that `manage.py up` starts
     fleet_key_ciphertext = models.BinaryField()
     key_id = models.CharField(max_length=32)
+    previous_token_digest = models.CharField(max_length=64, blank=True, db_index=True)
+    previous_token_until = models.DateTimeField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
+    rotated_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"fleet of {self.environment}"
+
+    def context(self, column: str) -> bytes:
+        """Associated data: a ciphertext opens in this column of this row only."""
+        return f"fleet_fleetidentity:{column}:{self.pk}".encode()
 
 
 class Revision(models.Model):
@@ -37,6 +45,7 @@ class Revision(models.Model):
     number = models.PositiveIntegerField()
     digest = models.CharField(max_length=64)
     document = models.JSONField()  # proxy.contract.RevisionDocument
+    change_count = models.PositiveIntegerField()  # against the revision before it
     comment = models.CharField(max_length=300, blank=True)
     published_by = models.ForeignKey(
         "accounts.User", null=True, on_delete=models.PROTECT, related_name="+"
@@ -60,7 +69,7 @@ class Revision(models.Model):
 
 
 class Replica(models.Model):
-    """One proxy process (with its workers) of an environment."""
+    """One proxy process of an environment; its workers tell when it was last seen."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)  # chosen by the replica
     environment = models.ForeignKey(
@@ -69,7 +78,6 @@ class Replica(models.Model):
     hostname = models.CharField(max_length=200)
     version = models.CharField(max_length=40)
     first_seen_at = models.DateTimeField(default=timezone.now)
-    last_seen_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         ordering = ["environment__position", "hostname", "id"]

@@ -1,0 +1,92 @@
+"""The policies of an environment as replicas fetch them: whole, or what changed since.
+
+The version is read before the keys, so a key is never older than the version says. Keys of
+a full feed are put into JSON by PostgreSQL: 100,000 of them in well under a second.
+"""
+
+import json
+from dataclasses import dataclass
+
+from django.db import connection
+
+from gateway_admin.catalog.models import Environment
+from gateway_admin.fleet.identity import PEPPER_ID, seal_for_fleet
+from gateway_admin.fleet.models import FleetIdentity
+from gateway_admin.keys.policies import changed_since, current_version
+from gateway_admin.keys.services import environment_pepper
+
+# One KeyPolicy of proxy.contract per row. Times as RFC 3339 in UTC, like everywhere else.
+_KEY_JSON = """
+json_build_object(
+    'public_id', key.public_id,
+    'digest', key.digest,
+    'name', key.name,
+    'state', key.state,
+    'reason', key.reason,
+    'expires_at', to_char(
+        key.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
+    ),
+    'key_id', key.id,
+    'team_id', key.team_id,
+    'team', team.slug,
+    'user_id', key.owner_id::text,
+    'user', owner.email,
+    'models', key.allowed_models,
+    'tags', key.tags
+)::text
+"""
+
+_SELECT = f"""
+SELECT
+    string_agg({_KEY_JSON}, ',') FILTER (WHERE key.state <> 'revoked'),
+    array_agg(key.public_id) FILTER (WHERE key.state = 'revoked')
+FROM keys_virtualkey key
+LEFT JOIN keys_team team ON team.id = key.team_id
+LEFT JOIN accounts_user owner ON owner.id = key.owner_id
+WHERE key.environment_id = %s
+"""  # noqa: S608 (nothing of a request is put into the text)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A PolicyFeed whose keys are JSON already."""
+
+    version: int
+    full: bool
+    pepper: str
+    keys_json: str
+    removed: list[str]
+
+    def json(self) -> bytes:
+        """The PolicyFeed document."""
+        head = json.dumps(
+            {
+                "version": self.version,
+                "full": self.full,
+                "pepper": self.pepper,
+                "removed": self.removed,
+            }
+        )
+        return f'{head[:-1]}, "keys": [{self.keys_json}]}}'.encode()
+
+
+def policy_feed(*, identity: FleetIdentity, since: int) -> Feed:
+    """What a replica that knows version `since` has to learn; everything for 0."""
+    environment = identity.environment
+    delta = changed_since(environment=environment, since=since) if since > 0 else None
+    pepper = seal_for_fleet(identity, environment_pepper(environment), place=PEPPER_ID)
+    if delta is None or delta.keys is None:
+        version = delta.version if delta is not None else current_version(environment)
+        keys_json, _ = _read(environment, " AND key.state <> 'revoked'")
+        return Feed(version, True, pepper, keys_json, [])
+    if not delta.keys:
+        return Feed(delta.version, False, pepper, "", [])
+    keys_json, removed = _read(environment, " AND key.id = ANY(%s)", list(delta.keys))
+    return Feed(delta.version, False, pepper, keys_json, removed)
+
+
+def _read(environment: Environment, condition: str, *params: object) -> tuple[str, list[str]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_SELECT + condition, [environment.pk, *params])
+        keys_json, removed = cursor.fetchone()
+    return keys_json or "", sorted(removed or [])
