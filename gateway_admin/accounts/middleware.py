@@ -7,6 +7,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import resolve_url
 
+from gateway_admin.accounts import origin
+
 OPEN_PREFIXES = ("/account/", "/setup/", "/static/", "/fleet/v1/", "/api/v1/")
 OPEN_PATHS = {"/livez", "/readyz", "/metrics", "/favicon.ico", "/robots.txt"}
 
@@ -28,3 +30,14 @@ class LoginRequiredMiddleware:
     @staticmethod
     def _is_open(path: str) -> bool:
         return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
+
+
+class OriginMiddleware:
+    """Let audit rows written during a request carry the client's address."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with origin.of_request(request):
+            return self.get_response(request)

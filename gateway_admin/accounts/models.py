@@ -62,8 +62,13 @@ class Organisation(models.Model):
 
 
 class SetupLink(models.Model):
-    """The one-time link with which the first administrator sets a password."""
+    """A one-time link for setting a password.
 
+    Without a person: for the first administrator. With one: for somebody who was added, or
+    who lost the password; an administrator hands it over, so no mail server is needed.
+    """
+
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="setup_links")
     digest = models.CharField(max_length=64, unique=True)
     created_at = models.DateTimeField(default=timezone.now)
     used_at = models.DateTimeField(null=True)
@@ -123,6 +128,7 @@ class AuditEvent(models.Model):
         indexes = [
             models.Index(fields=["target_type", "target_id", "-id"], name="audit_target"),
             models.Index(fields=["actor", "-id"], name="audit_actor"),
+            models.Index(fields=["action", "-id"], name="audit_action"),
         ]
         triggers = [
             pgtrigger.ReadOnly(

@@ -1,17 +1,22 @@
-"""Writes on people, tokens and the audit trail."""
+"""Writes on people, their one-time links, API tokens, the organisation and the audit trail."""
 
 import hmac
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.conf import settings
 from django.contrib.auth.models import Group
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.db import transaction
 from django.utils import timezone
 
-from gateway_admin.accounts.models import ApiToken, AuditEvent, SetupLink, User
-from gateway_admin.accounts.roles import Role
+from gateway_admin.accounts import origin
+from gateway_admin.accounts.models import ApiToken, AuditEvent, Organisation, SetupLink, User
+from gateway_admin.accounts.roles import Role, role_of
 from gateway_admin.lib import crypto
 from gateway_admin.lib.errors import Conflict, InvalidInput
 
@@ -20,7 +25,7 @@ SETUP_LINK_LIFETIME = timedelta(days=7)
 LAST_USED_RESOLUTION = timedelta(minutes=1)
 
 
-def _pepper(purpose: str) -> bytes:
+def purpose_pepper(purpose: str) -> bytes:
     return crypto.derive_key(settings.KEY_PEPPER, purpose)
 
 
@@ -43,7 +48,7 @@ def audit(
         target_label=str(target)[:200],
         environment=environment,
         changes=dict(changes or {}),
-        ip=ip,
+        ip=ip or origin.address(),
     )
 
 
@@ -51,44 +56,125 @@ def audit(
 def user_create(
     *, actor: User | None, email: str, role: Role, name: str = "", password: str | None = None
 ) -> User:
-    """Add a person; without a password they sign in with a reset link."""
+    """Add a person. Without a password they need a link of `password_link_create`."""
+    email = email.strip()
+    try:
+        validate_email(email)
+    except ValidationError as error:
+        raise InvalidInput("This is no e-mail address.", field="email") from error
     if User.objects.filter(email__iexact=email).exists():
         raise InvalidInput("Somebody with this e-mail address is here already.", field="email")
-    user = User.objects.create_user(email, password, name=name)
-    user.groups.add(Group.objects.get_or_create(name=role.value)[0])
+    user = User.objects.create_user(email, password, name=" ".join(name.split()))
+    user.groups.add(_group(role))
     audit(actor=actor, action="user.create", target=user, changes={"role": [None, role.value]})
     return user
 
 
 @transaction.atomic
+def user_update(*, actor: User, user: User, name: str, role: Role) -> User:
+    """Rename a person or give them another role; one administrator always remains."""
+    user = _locked(user)
+    before = role_of(user)
+    wanted = " ".join(name.split())
+    changes: dict[str, list[str | None]] = {}
+    if wanted != user.name:
+        changes["name"] = [user.name, wanted]
+        user.name = wanted
+        user.save(update_fields=["name"])
+    if role is not before:
+        if before is Role.ADMIN:
+            _refuse_last_administrator(user, field="role")
+        user.groups.remove(*Group.objects.filter(name__in=list(Role)))
+        user.groups.add(_group(role))
+        changes["role"] = [before.value if before else None, role.value]
+    if changes:
+        audit(actor=actor, action="user.update", target=user, changes=changes)
+    return user
+
+
+@transaction.atomic
+def user_deactivate(*, actor: User, user: User) -> User:
+    """End a person's sessions and API tokens at once; what they made stays."""
+    user = _locked(user)
+    if not user.is_active:
+        return user
+    if role_of(user) is Role.ADMIN:
+        _refuse_last_administrator(user)
+    user.is_active = False
+    user.save(update_fields=["is_active"])
+    user.setup_links.filter(used_at=None).delete()
+    audit(actor=actor, action="user.deactivate", target=user, changes={"active": [True, False]})
+    return user
+
+
+@transaction.atomic
+def user_reactivate(*, actor: User, user: User) -> User:
+    user = _locked(user)
+    if not user.is_active:
+        user.is_active = True
+        user.save(update_fields=["is_active"])
+        audit(actor=actor, action="user.reactivate", target=user, changes={"active": [False, True]})
+    return user
+
+
+@transaction.atomic
 def setup_link_create() -> str:
-    """A fresh one-time token; earlier unused links stop working."""
-    SetupLink.objects.filter(used_at=None).delete()
-    secret = crypto.random_secret()
-    SetupLink.objects.create(digest=crypto.keyed_digest(_pepper("setup-link"), secret))
-    return secret
+    """A fresh one-time token for the first administrator; earlier unused ones stop working."""
+    SetupLink.objects.filter(user=None, used_at=None).delete()
+    return _link_secret(None)
+
+
+@transaction.atomic
+def password_link_create(*, actor: User, user: User) -> str:
+    """A one-time token with which a person sets a password; earlier unused ones stop working."""
+    user = _locked(user)
+    if not user.is_active:
+        raise Conflict(f"{user} is deactivated. Reactivate them first.")
+    user.setup_links.filter(used_at=None).delete()
+    audit(actor=actor, action="user.create_password_link", target=user)
+    return _link_secret(user)
 
 
 def setup_link_find(*, secret: str) -> SetupLink | None:
-    """The unused link of this secret, unless it is too old or an administrator exists."""
-    digest = crypto.keyed_digest(_pepper("setup-link"), secret)
-    if has_administrator():
+    """The usable link of this secret.
+
+    A link for the first administrator is of no use once there is one.
+    """
+    link = (
+        SetupLink.objects.select_related("user")
+        .filter(
+            digest=crypto.keyed_digest(purpose_pepper("setup-link"), secret),
+            used_at=None,
+            created_at__gt=timezone.now() - SETUP_LINK_LIFETIME,
+        )
+        .first()
+    )
+    if link is None or (link.user is None and has_administrator()):
         return None
-    return SetupLink.objects.filter(
-        digest=digest, used_at=None, created_at__gt=timezone.now() - SETUP_LINK_LIFETIME
-    ).first()
+    return link if link.user is None or link.user.is_active else None
 
 
 @transaction.atomic
 def setup_complete(*, secret: str, email: str, name: str, password: str) -> User:
     """Use the link up and create the first administrator."""
-    link = setup_link_find(secret=secret)
-    claimed = link and SetupLink.objects.filter(pk=link.pk, used_at=None).update(
-        used_at=timezone.now()
-    )
-    if not claimed:
-        raise Conflict("This set-up link was used or has expired. Restart to print a new one.")
+    Organisation.objects.select_for_update().get()  # two links at once make one administrator
+    _use_up(secret)
+    _check_password(password, User(email=email, name=name))
     return user_create(actor=None, email=email, role=Role.ADMIN, name=name, password=password)
+
+
+@transaction.atomic
+def password_link_use(*, secret: str, name: str, password: str) -> User:
+    """Use the link up and set the password of its person; their other sessions end."""
+    user = _use_up(secret).user
+    if user is None:
+        raise Conflict("This link is for the first administrator.")
+    _check_password(password, user)
+    user.name = " ".join(name.split())
+    user.set_password(password)
+    user.save(update_fields=["name", "password"])
+    audit(actor=user, action="user.set_password", target=user)
+    return user
 
 
 def has_administrator() -> bool:
@@ -105,9 +191,14 @@ def api_token_create(
     expires_at: datetime | None = None,
 ) -> tuple[ApiToken, str]:
     """Return the token's row and its text, which is shown once."""
+    if not name.strip():
+        raise InvalidInput("Give the token a name.", field="name")
+    if expires_at is not None and expires_at <= timezone.now():
+        raise InvalidInput("This moment has passed. Choose a later one.", field="expires_at")
     text = f"{TOKEN_PREFIX}{crypto.public_id()}-{crypto.random_secret()}"
     token = api_token_store(user=user, name=name, text=text, scope=scope, expires_at=expires_at)
-    audit(actor=actor, action="api_token.create", target=token)
+    changes = {"scope": [None, scope], "person": [None, user.email]}
+    audit(actor=actor, action="api_token.create", target=token, changes=changes)
     return token, text
 
 
@@ -124,7 +215,7 @@ def api_token_store(
         user=user,
         name=name,
         public_id=public_id,
-        digest=crypto.keyed_digest(_pepper("api-token"), text),
+        digest=crypto.keyed_digest(purpose_pepper("api-token"), text),
         scope=scope,
         expires_at=expires_at,
     )
@@ -145,7 +236,7 @@ def api_token_resolve(*, presented: str) -> ApiToken | None:
         if public_id
         else None
     )
-    digest = crypto.keyed_digest(_pepper("api-token"), presented)
+    digest = crypto.keyed_digest(purpose_pepper("api-token"), presented)
     if token is None or not hmac.compare_digest(token.digest, digest) or not token.is_usable():
         return None
     now = timezone.now()
@@ -160,3 +251,77 @@ def api_token_revoke(*, actor: User, token: ApiToken) -> None:
         token.revoked_at = timezone.now()
         token.save(update_fields=["revoked_at"])
         audit(actor=actor, action="api_token.revoke", target=token)
+
+
+@transaction.atomic
+def organisation_update(*, actor: User, name: str, time_zone: str) -> Organisation:
+    """Name the organisation and the zone in which pages write times, an IANA name."""
+    wanted = {"name": " ".join(name.split()), "time_zone": time_zone}
+    if not wanted["name"]:
+        raise InvalidInput("Give the organisation a name.", field="name")
+    if time_zone not in available_timezones():
+        raise InvalidInput("No such time zone. Europe/Berlin is one.", field="time_zone")
+    organisation = Organisation.objects.select_for_update().get()
+    changes = {
+        field: [getattr(organisation, field), value]
+        for field, value in wanted.items()
+        if getattr(organisation, field) != value
+    }
+    if changes:
+        organisation.name, organisation.time_zone = wanted["name"], wanted["time_zone"]
+        organisation.save(update_fields=["name", "time_zone"])
+        audit(actor=actor, action="organisation.update", target=organisation, changes=changes)
+    return organisation
+
+
+def audit_export(*, actor: User, what: str, filters: Mapping[str, Any]) -> None:
+    """Record that rows left the house as a file, and which."""
+    organisation = Organisation.objects.get()
+    changes = {"rows": [None, what], **{name: [None, value] for name, value in filters.items()}}
+    audit(actor=actor, action="export.csv", target=organisation, changes=changes)
+
+
+def _use_up(secret: str) -> SetupLink:
+    link = setup_link_find(secret=secret)
+    now = timezone.now()
+    claimed = link and SetupLink.objects.filter(pk=link.pk, used_at=None).update(used_at=now)
+    if link is None or not claimed:
+        raise Conflict("This link was used or has expired. Ask for a new one.")
+    return link
+
+
+def _check_password(password: str, user: User) -> None:
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        raise InvalidInput(" ".join(error.messages), field="password") from error
+
+
+def _link_secret(user: User | None) -> str:
+    secret = crypto.random_secret()
+    digest = crypto.keyed_digest(purpose_pepper("setup-link"), secret)
+    SetupLink.objects.create(user=user, digest=digest)
+    return secret
+
+
+def _group(role: Role) -> Group:
+    return Group.objects.get_or_create(name=role.value)[0]
+
+
+def _locked(user: User) -> User:
+    return User.objects.select_for_update().get(pk=user.pk)
+
+
+def _refuse_last_administrator(user: User, field: str | None = None) -> None:
+    """Raise Conflict unless another active administrator remains.
+
+    The organisation's row serves as the lock: two administrators who demote each other at
+    the same moment would otherwise both succeed.
+    """
+    Organisation.objects.select_for_update().get()
+    others = User.objects.filter(groups__name=Role.ADMIN.value, is_active=True).exclude(pk=user.pk)
+    if not others.exists():
+        raise Conflict(
+            f"{user} is the last administrator. Make somebody else administrator first.",
+            field=field,
+        )

@@ -201,6 +201,20 @@ class Migration(migrations.Migration):
             model_name="auditevent",
             index=models.Index(fields=["actor", "-id"], name="audit_actor"),
         ),
+        migrations.AddIndex(
+            model_name="auditevent",
+            index=models.Index(fields=["action", "-id"], name="audit_action"),
+        ),
+        migrations.AddField(
+            model_name="setuplink",
+            name="user",
+            field=models.ForeignKey(
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="setup_links",
+                to=settings.AUTH_USER_MODEL,
+            ),
+        ),
         pgtrigger.migrations.AddTrigger(
             model_name="auditevent",
             trigger=pgtrigger.compiler.Trigger(
