@@ -93,8 +93,10 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "gateway_admin.frame.middleware.ContentSecurityPolicyMiddleware",
+    "gateway_admin.accounts.middleware.OriginMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "gateway_admin.accounts.middleware.LoginRequiredMiddleware",
+    "gateway_admin.frame.middleware.TimeZoneMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "gateway_admin.catalog.middleware.EnvironmentMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
@@ -198,6 +200,7 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_SESSION_REMEMBER = True
+MFA_ADAPTER = "gateway_admin.accounts.adapter.MFAAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
