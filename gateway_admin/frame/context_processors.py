@@ -46,7 +46,8 @@ class Frame:
 
     @cached_property
     def organisation(self) -> Organisation | None:
-        return Organisation.objects.first()
+        found: Organisation | None = getattr(self._request, "organisation", None)
+        return found
 
     @cached_property
     def is_demo(self) -> bool:

@@ -51,6 +51,10 @@
     tickfont: { color: token("muted"), size: 11 },
     automargin: true,
     fixedrange: true,
+    spikecolor: token("border-strong"),
+    spikethickness: 1,
+    spikedash: "solid",
+    ...(given?.tickprefix === "$" ? { hoverformat: ",.2f" } : {}),
     ...given,
     title: { ...(typeof given?.title === "string" ? { text: given.title } : given?.title), font: { color: token("muted"), size: 11 }, standoff: 8 },
   });
@@ -92,7 +96,6 @@
     const place = part(section, "plot");
     await library.react(place, payload.figure.data.map(themed), layoutOf(payload, height), {
       displayModeBar: false,
-      responsive: true,
     });
     place.setAttribute("role", "img");
     place.setAttribute("aria-label", `${part(section, "title").textContent}. The same numbers are in the table.`);
@@ -269,8 +272,16 @@
       part(section, "area").style.minHeight = `${height}px`;
       tools(section, false);
       watcher.observe(section);
+      sizes.observe(part(section, "plot"));
     }
   };
+  // A chart follows its card, also when the sidebar is folded or the table was shown meanwhile.
+  const sizes = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) {
+      if (target.data && contentRect.width > 0) window.Plotly.Plots.resize(target);
+    }
+  });
+
   // Figures of charts that htmx has replaced are let go.
   const forget = () => {
     for (const section of figures.keys()) {

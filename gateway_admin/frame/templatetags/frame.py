@@ -397,7 +397,9 @@ def styled(bound: BoundField, **attrs: str) -> SafeString:
     if described:
         attrs["aria-describedby"] = " ".join(described)
     classes = f"{css} {own}".strip()
-    return bound.as_widget(attrs={**attrs, "class": classes} if classes else attrs)
+    if classes:
+        attrs["class"] = classes
+    return bound.as_widget(attrs={**attrs})
 
 
 def kind_of(bound: BoundField) -> str:
