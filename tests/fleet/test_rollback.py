@@ -1,0 +1,180 @@
+"""revision_rollback: an earlier document is written back to the rows and published."""
+
+import pytest
+
+from gateway_admin.accounts.models import AuditEvent
+from gateway_admin.catalog.models import (
+    Credential,
+    Deployment,
+    FallbackChain,
+    Model,
+    ModelAlias,
+    Price,
+    Provider,
+)
+from gateway_admin.fleet.diff import diff_documents
+from gateway_admin.fleet.documents import render
+from gateway_admin.fleet.queries import pending_count
+from gateway_admin.fleet.services import revision_publish, revision_rollback
+from gateway_admin.lib.errors import Conflict
+from tests import builders
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def claude(prod, gpt):
+    return builders.deployment(
+        environment=prod,
+        name="claude",
+        model=builders.model("claude"),
+        provider=builders.provider("anthropic"),
+        prices={"input_token": "0.000003", "output_token": "0.000015"},
+    )
+
+
+@pytest.fixture
+def first(prod, gpt, claude, people):
+    """A published environment with one of everything."""
+    prod.default_model = "default"
+    prod.save()
+    builders.alias("default", gpt.model, environment=prod)
+    builders.chain(gpt.model, [claude.model], environment=prod)
+    return revision_publish(environment=prod, actor=people.admin)
+
+
+def back(revision, people):
+    """Publish what the rows are now, roll back, return what still differs."""
+    revision_publish(environment=revision.environment, actor=people.admin)
+    published = revision_rollback(revision=revision, actor=people.admin)
+    assert published.number == 3
+    assert pending_count(revision.environment) == 0
+    return published, [c.text for c in diff_documents(revision.document, published.document)]
+
+
+def test_it_restores_every_field(prod, gpt, first, people):
+    prod.timeout_s, prod.fallback_enabled, prod.default_model = 30, False, ""
+    prod.save()
+    Deployment.objects.filter(pk=gpt.pk).update(weight=9, rpm=5, params={"seed": 1}, name="x")
+    Model.objects.filter(pk=gpt.model_id).update(context_window=1)
+    Credential.objects.filter(pk=gpt.credential_id).update(name="y", params={"organization": "o"})
+    published, left = back(first, people)
+    assert left == []
+    assert published.digest == first.digest
+    assert published.rolled_back_to == 1
+
+
+def test_it_enables_what_was_disabled(prod, gpt, claude, first, people):
+    Deployment.objects.filter(pk=gpt.pk).update(enabled=False)
+    Credential.objects.filter(pk=claude.credential_id).update(enabled=False)
+    assert back(first, people)[0].digest == first.digest
+
+
+def test_it_makes_a_deleted_deployment_again(prod, gpt, first, people):
+    gpt_id = gpt.pk
+    Deployment.objects.filter(pk=gpt_id).delete()
+    published, left = back(first, people)
+    assert [text.split(": ")[1] for text in left] == ["entered again with the same values"]
+    assert Deployment.objects.get(pk=gpt_id).name == "openai-gpt-4o"
+
+
+def test_it_disables_what_is_newer(prod, first, people):
+    newer = builders.deployment(environment=prod, name="newer")
+    assert back(first, people)[0].digest == first.digest
+    newer.refresh_from_db()
+    assert not newer.enabled
+
+
+def test_it_restores_aliases_and_chains(prod, gpt, claude, first, people):
+    ModelAlias.objects.all().delete()
+    FallbackChain.objects.all().delete()
+    builders.alias("other", claude.model, environment=prod)
+    builders.chain(claude.model, [gpt.model], environment=prod)
+    assert back(first, people)[0].digest == first.digest
+
+
+def test_it_restores_a_price_as_a_new_version(prod, gpt, first, people):
+    Price.objects.create(deployment=gpt, source="own", units={"input_token": "0.1"})
+    published, left = back(first, people)
+    assert left == ["openai-gpt-4o: entered again with the same values"]
+    restored = next(d for d in published.document["deployments"] if d["id"] == str(gpt.pk))
+    assert restored["price"]["units"]["input_token"] == "0.0000025"
+
+
+def test_it_points_back_to_the_secret_that_was_published(prod, gpt, first, people):
+    from gateway_admin.catalog.services import credential_replace_secret, secret_open
+
+    credential_replace_secret(
+        actor=people.admin, credential=gpt.credential, secret={"api_key": "sk-another-secret"}
+    )
+    assert back(first, people)[0].digest == first.digest
+    gpt.credential.refresh_from_db()
+    assert secret_open(gpt.credential.secret) == {"api_key": builders.CANARY_SECRET}
+
+
+def test_it_refuses_when_a_secret_is_gone_and_names_the_credential(prod, gpt, first, people):
+    name = gpt.credential.name
+    FallbackChain.objects.all().delete()
+    Deployment.objects.filter(pk=gpt.pk).delete()
+    Credential.objects.filter(pk=gpt.credential_id).delete()
+    revision_publish(environment=prod, actor=people.admin)
+    with pytest.raises(Conflict, match=f"credential {name} was deleted"):
+        revision_rollback(revision=first, actor=people.admin)
+    assert not Deployment.objects.filter(pk=gpt.pk).exists()
+
+
+def test_it_refuses_when_a_provider_is_gone(prod, gpt, claude, first, people):
+    Deployment.objects.filter(pk=claude.pk).delete()
+    Credential.objects.filter(pk=claude.credential_id).delete()
+    Provider.objects.filter(slug="anthropic").delete()
+    revision_publish(environment=prod, actor=people.admin)
+    with pytest.raises(Conflict, match="provider anthropic was deleted"):
+        revision_rollback(revision=first, actor=people.admin)
+
+
+def test_it_restores_names_that_were_swapped(prod, gpt, claude, first, people):
+    Deployment.objects.filter(pk=gpt.pk).update(name="spare")
+    Deployment.objects.filter(pk=claude.pk).update(name="openai-gpt-4o")
+    Deployment.objects.filter(pk=gpt.pk).update(name="claude")
+    assert back(first, people)[0].digest == first.digest
+
+
+def test_it_refuses_when_a_name_went_to_something_else(prod, gpt, first, people):
+    Deployment.objects.filter(pk=gpt.pk).update(name="renamed")
+    builders.deployment(environment=prod, name="openai-gpt-4o")
+    revision_publish(environment=prod, actor=people.admin)
+    with pytest.raises(Conflict, match="name of another deployment"):
+        revision_rollback(revision=first, actor=people.admin)
+
+
+def test_the_region_stays_editable_after_a_roll_back(prod, people):
+    bedrock = builders.deployment(
+        environment=prod, provider=builders.provider("bedrock"), region="eu-west-1"
+    )
+    first = revision_publish(environment=prod, actor=people.admin)
+    assert first.document["deployments"][0]["params"] == {"aws_region_name": "eu-west-1"}
+    Deployment.objects.filter(pk=bedrock.pk).update(region="us-east-1")
+    back(first, people)
+    bedrock.refresh_from_db()
+    assert (bedrock.region, bedrock.params) == ("eu-west-1", {})
+
+
+def test_the_active_revision_is_no_goal(first, people):
+    with pytest.raises(Conflict, match="is active"):
+        revision_rollback(revision=first, actor=people.admin)
+
+
+def test_it_leaves_other_environments_alone(prod, gpt, first, people):
+    dev = builders.environment("dev")
+    builders.deployment(environment=dev, name="dev-gpt", model=gpt.model)
+    before = render(dev)
+    Deployment.objects.filter(pk=gpt.pk).update(weight=9)
+    back(first, people)
+    assert render(dev) == before
+
+
+def test_it_is_audited(prod, gpt, first, people):
+    Deployment.objects.filter(pk=gpt.pk).update(weight=9)
+    back(first, people)
+    event = AuditEvent.objects.get(action="revision.rollback")
+    assert event.changes["revision"] == [2, 1]
