@@ -1,5 +1,6 @@
 """LiteLLM reaches all provider kinds with `connection_params`, and its usage is the ledger's."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.demo.kinds import (
 )
 
 KINDS = list(CHAT)
+pytestmark = pytest.mark.filterwarnings("ignore:.*ReadOnly:UserWarning")  # litellm's types
 
 
 async def _chat(kind: str, simulator: Simulator, **more: Any) -> Any:
@@ -102,7 +104,7 @@ async def test_anthropic_messages_over_any_kind(
         assert b"message_stop" in text
     else:
         assert reply["usage"]["input_tokens"] == HELLO_TOKENS
-    row = row_of(simulator.settled_ledger(), kind, CHAT[kind])
+    row = row_of(await asyncio.to_thread(simulator.settled_ledger), kind, CHAT[kind])
     assert (row["ok"], row["input_tokens"]) == (1, HELLO_TOKENS)
 
 

@@ -20,9 +20,7 @@ BEDROCK_MODEL = "amazon.nova-lite-v1:0"
 
 @pytest.fixture
 def gpt(simulator: Simulator) -> openai.OpenAI:
-    return openai.OpenAI(
-        base_url=f"{simulator.base_url}/openai/v1", api_key=SECRET, max_retries=0
-    )
+    return openai.OpenAI(base_url=f"{simulator.base_url}/openai/v1", api_key=SECRET, max_retries=0)
 
 
 @pytest.fixture

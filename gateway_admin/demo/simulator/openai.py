@@ -145,12 +145,10 @@ def failure_headers(failure: Failure) -> Headers:
 def error(failure: Failure) -> Reply:
     """Return the failure as OpenAI reports it."""
     status, body = error_body(failure)
-    fields = [*headers(failure.serial), *failure_headers(failure)]
+    usual = dict(headers(failure.serial))
     if status == 429:
-        fields = [
-            (name, "0" if "remaining" in name and name not in failure.headers else value)
-            for name, value in fields
-        ]
+        usual |= {"x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "0"}
+    fields = list({**usual, **dict(failure_headers(failure))}.items())
     return Reply(dump(body), status=status, headers=fields)
 
 
