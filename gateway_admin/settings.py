@@ -33,6 +33,7 @@ KEY_PEPPER = base64.b64decode(_generated.get("GATEWAY_KEY_PEPPER"))
 
 WEB_HOST = env.str("GATEWAY_WEB_HOST", "127.0.0.1")
 WEB_PORT = env.int("GATEWAY_WEB_PORT", 8000)
+WEB_THREADS = env.int("GATEWAY_WEB_THREADS", 8)
 PROXY_HOST = env.str("GATEWAY_PROXY_HOST", "127.0.0.1")
 PROXY_PORT = env.int("GATEWAY_PROXY_PORT", 4000)
 PROXY_WORKERS = env.int("GATEWAY_PROXY_WORKERS", 1)
@@ -47,6 +48,7 @@ if PRODUCTION and not ALLOWED_HOSTS:
     raise ImproperlyConfigured("GATEWAY_ALLOWED_HOSTS: name the hosts that this site answers to")
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 TRUSTED_PROXIES = env.int("GATEWAY_TRUSTED_PROXIES", 0)
+METRICS_TOKEN = env.str("GATEWAY_METRICS_TOKEN", "")
 
 INSTALLED_APPS = [
     "gateway_admin.accounts",
@@ -140,11 +142,10 @@ def _server_url(name: str, embedded_url: str | None) -> str:
     }[name]
 
 
+DATABASE_URL = _server_url("DATABASE_URL", _embedded.database_url if _embedded else None)
 DATABASES = {
     "default": {
-        **env.db_url_config(
-            _server_url("DATABASE_URL", _embedded.database_url if _embedded else None)
-        ),
+        **env.db_url_config(DATABASE_URL),
         "ENGINE": "django.db.backends.postgresql",
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,

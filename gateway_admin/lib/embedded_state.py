@@ -70,13 +70,12 @@ def free_port() -> int:
     return port
 
 
-def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there; a closing connection does not count."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
+def is_free(port: int) -> bool:
+    """Whether a server could listen there on the loopback interface."""
+    with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((LOOPBACK, port))
         except OSError:
             return False
     return True

@@ -34,6 +34,7 @@ POSTGRES_OPTIONS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
+    "log_checkpoints": "off",
     "jit": "off",
 }
 # For tests: the data is thrown away, so nothing needs to reach the disk.
@@ -68,7 +69,7 @@ class EmbeddedPostgres:
         try:
             if version_file.exists():
                 self._check_version(version_file.read_text().strip())
-                self._stop_leftover()
+                self.stop_leftover()
             else:
                 self._initialise()
         except PermissionError as error:
@@ -127,7 +128,7 @@ class EmbeddedPostgres:
             arguments += [f"--pwfile={password_file}", f"--pgdata={self.data_dir}"]
             _run(self._as_account("initdb", "--no-instructions", *arguments))
 
-    def _stop_leftover(self) -> None:
+    def stop_leftover(self) -> None:
         """Stop a server that outlived its supervisor; forget the lock of one that did not.
 
         The caller holds the lock of the data directory, so nobody else uses the server.
@@ -135,19 +136,8 @@ class EmbeddedPostgres:
         process ids come around quickly in containers.
         """
         lock = self.data_dir / "postmaster.pid"
-        try:
-            pid = int(lock.read_text().split("\n", 1)[0])
-        except (FileNotFoundError, ValueError):
-            return
-        if not _is_running(pid, program="postgres"):
-            lock.unlink(missing_ok=True)
-            return
-        os.kill(pid, self.stop_signal)
-        deadline = time.monotonic() + LEFTOVER_STOP_S
-        while _is_running(pid, program="postgres"):
-            if time.monotonic() > deadline:
-                raise StartError(f"An earlier PostgreSQL (process {pid}) does not stop: end it.")
-            time.sleep(0.05)
+        _stop_leftover(lock, program="postgres", stop_signal=self.stop_signal)
+        lock.unlink(missing_ok=True)
 
 
 class EmbeddedValkey:
@@ -169,9 +159,18 @@ class EmbeddedValkey:
     def _config_path(self) -> Path:
         return self.data_dir / "valkey.conf"
 
+    @property
+    def _pid_path(self) -> Path:
+        return self.data_dir / "valkey.pid"
+
+    def stop_leftover(self) -> None:
+        """Stop a server that outlived its supervisor; the caller holds the lock."""
+        _stop_leftover(self._pid_path, program=self.binary.name, stop_signal=self.stop_signal)
+
     def prepare(self) -> None:
         """Write the configuration; the password stands in it and not on a command line."""
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.stop_leftover()
         lines = [
             f"bind {LOOPBACK}",
             f"port {self.endpoint.port}",
@@ -183,6 +182,7 @@ class EmbeddedValkey:
             "maxmemory-policy noeviction",
             "databases 64",
             "daemonize no",
+            f'pidfile "{self._pid_path}"',
             "loglevel warning",
         ]
         descriptor = os.open(self._config_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -234,7 +234,29 @@ def _run(command: list[str]) -> None:
         raise StartError(f"initdb failed: {output}")
 
 
+def _stop_leftover(pid_file: Path, *, program: str, stop_signal: signal.Signals) -> None:
+    try:
+        pid = int(pid_file.read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return
+    deadline = time.monotonic() + LEFTOVER_STOP_S
+    if _is_running(pid, program=program):
+        os.kill(pid, stop_signal)
+    while _is_running(pid, program=program):
+        if time.monotonic() > deadline:
+            raise StartError(f"An earlier {program} (process {pid}) does not stop: end it.")
+        time.sleep(0.05)
+
+
 def _is_running(pid: int, *, program: str) -> bool:
+    """Whether this live process runs that program; a zombie does not count."""
+    if Path("/proc/self/stat").exists():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()  # pid (name) state …
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        return program[:15] == name and rest.split()[0] != "Z"
     done = subprocess.run(
         ["ps", "-o", "comm=", "-p", str(pid)],  # noqa: S607 (the system's ps)
         capture_output=True,

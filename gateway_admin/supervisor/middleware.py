@@ -1,4 +1,4 @@
-"""An outage of PostgreSQL is a 503 with its reason, never a 401, a 404 or a stack trace."""
+"""Health first; and an outage of PostgreSQL is a 503 with its reason, never a stack trace."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,8 @@ import structlog
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+
+from gateway_admin.supervisor.health import VIEWS
 
 log = structlog.get_logger(__name__)
 MACHINE_PREFIXES = ("/api/v1/", "/fleet/v1/")
@@ -16,6 +18,8 @@ class ReadinessMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        if view := VIEWS.get(request.path_info):
+            return view(request)
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:

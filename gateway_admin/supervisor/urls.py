@@ -1,6 +1,12 @@
-"""Routes of the pages of this app."""
+"""Health and metrics; the middleware answers them before everything else."""
 
-from django.urls import URLPattern
+from django.urls import path
+
+from gateway_admin.supervisor import health
 
 app_name = "supervisor"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("livez", health.livez, name="livez"),
+    path("readyz", health.readyz, name="readyz"),
+    path("metrics", health.metrics, name="metrics"),
+]
