@@ -244,11 +244,12 @@ def _deployment_summary(deployment: Any) -> str:
 
 def _model_summary(model: Any) -> str:
     window = _tokens(model["context_window"])
-    return model["mode"].replace("_", " ") + (f", {window} context" if window else "")
+    mode = str(model["mode"]).replace("_", " ")
+    return f"{mode}, {window} context" if window else mode
 
 
 def _chain_words(targets: Sequence[str]) -> str:
-    return " → ".join(targets)
+    return ", ".join(targets)
 
 
 def _chain_name(chain: Any) -> str:

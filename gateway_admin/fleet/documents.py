@@ -37,7 +37,7 @@ from proxy.contract import (
     RevisionDocument,
 )
 
-RENDER_QUERIES = 5  # deployments, prices, aliases, chains, their targets
+RENDER_QUERIES = 5  # at most: deployments, prices, aliases, chains, their targets
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def _served(
             warnings.append(Warning("deployment", str(row.pk), row.name, text))
         else:
             served.append(row)
-    return served
+    # Sorted here: the database's order depends on its collation.
+    return sorted(served, key=lambda row: (row.model.name, row.name, str(row.pk)))
 
 
 def _aliases(
@@ -157,7 +158,8 @@ def _chains(
         .order_by("model__name", "kind")
     )
     chains = (_chain(row, served, warnings) for row in rows)
-    return [chain for chain in chains if chain is not None]
+    served_chains = [chain for chain in chains if chain is not None]
+    return sorted(served_chains, key=lambda chain: (chain["model"], chain["kind"]))
 
 
 def _chain(

@@ -6,6 +6,7 @@ a full feed are put into JSON by PostgreSQL: 100,000 of them in well under a sec
 
 import json
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.db import connection
 
@@ -85,7 +86,7 @@ def policy_feed(*, identity: FleetIdentity, since: int) -> Feed:
     return Feed(delta.version, False, pepper, keys_json, removed)
 
 
-def _read(environment: Environment, condition: str, *params: object) -> tuple[str, list[str]]:
+def _read(environment: Environment, condition: str, *params: list[UUID]) -> tuple[str, list[str]]:
     with connection.cursor() as cursor:
         cursor.execute(_SELECT + condition, [environment.pk, *params])
         keys_json, removed = cursor.fetchone()

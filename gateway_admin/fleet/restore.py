@@ -76,7 +76,7 @@ def _providers(document: RevisionDocument, revision: Revision) -> dict[str, Prov
 
 def _restore_environment(environment: Environment, wanted: EnvironmentDocument) -> None:
     for field in ENVIRONMENT_FIELDS:
-        setattr(environment, field, wanted[field])
+        setattr(environment, field, wanted[field])  # type: ignore[literal-required]
     environment.default_model = wanted["default_model"] or ""
     environment.save(update_fields=[*ENVIRONMENT_FIELDS, "default_model"])
 
@@ -220,7 +220,7 @@ def _make_room_for_names(
     table: type[Credential] | type[Deployment], environment: Environment, names: Mapping[str, str]
 ) -> None:
     """Names are unique: free those that rows outside the document, or each other, hold."""
-    rows = table.objects.filter(environment=environment).in_bulk()  # type: ignore[attr-defined]
+    rows = table.objects.filter(environment=environment).in_bulk()
     outside = {row.name: row for key, row in rows.items() if str(key) not in names}
     for key, name in names.items():
         if name in outside:

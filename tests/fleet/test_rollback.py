@@ -73,7 +73,7 @@ def test_it_enables_what_was_disabled(prod, gpt, claude, first, people):
 def test_it_makes_a_deleted_deployment_again(prod, gpt, first, people):
     gpt_id = gpt.pk
     Deployment.objects.filter(pk=gpt_id).delete()
-    published, left = back(first, people)
+    _, left = back(first, people)
     assert [text.split(": ")[1] for text in left] == ["entered again with the same values"]
     assert Deployment.objects.get(pk=gpt_id).name == "openai-gpt-4o"
 
