@@ -102,6 +102,56 @@
     }
   });
 
+  // After a fragment was swapped the chips and the CSV follow the form; the server drew them first.
+  const PAGING = ["cursor", "before", "after", "page"];
+  const wordsOf = (form, name) => {
+    const controls = [...form.querySelectorAll(`[name="${CSS.escape(name)}"]`)];
+    const labels = controls.flatMap((control) => {
+      if (control instanceof HTMLSelectElement) return [...control.selectedOptions].map((option) => option.text);
+      if (control.type === "radio" || control.type === "checkbox") {
+        return control.checked ? [control.closest("label")?.textContent.trim() || control.value] : [];
+      }
+      return [control.value];
+    });
+    const plain = form.querySelector(`label[for="${CSS.escape(controls[0]?.id || "")}"]`);
+    const legend = controls[0]?.closest("fieldset")?.querySelector("legend");
+    return [(legend || plain)?.textContent.trim() || name, labels.join(", ")];
+  };
+  const chip = (path, query, words, className) => {
+    const link = document.createElement("a");
+    link.className = className;
+    link.href = String(query) ? `${path}?${query}` : path;
+    link.append(...words);
+    return link;
+  };
+  const follow = (form) => {
+    const place = form.querySelector(".gw-chips");
+    const query = new URLSearchParams(location.search);
+    const csv = form.querySelector("[data-csv]");
+    if (csv) csv.search = String(query);
+    const active = [...new Set(query.keys())].filter((name) => {
+      const quiet = form.querySelector(`[data-default-for="${CSS.escape(name)}"]`);
+      return form.elements[name] && query.get(name) !== (quiet?.dataset.default ?? "");
+    });
+    const cross = form.querySelector("template[data-chip-cross]").content;
+    place.replaceChildren(
+      ...active.map((name) => {
+        const rest = new URLSearchParams(query);
+        for (const gone of [name, ...PAGING]) rest.delete(gone);
+        const [label, value] = wordsOf(form, name);
+        const strong = document.createElement("strong");
+        strong.textContent = value;
+        const link = chip(location.pathname, rest, [label, " ", strong, cross.cloneNode(true)], "gw-chip");
+        link.setAttribute("aria-label", `Remove filter ${label}: ${value}`);
+        return link;
+      }),
+      ...(active.length > 1 ? [chip(location.pathname, "", ["Clear all"], "gw-chip-clear")] : []),
+    );
+    place.hidden = active.length === 0;
+  };
+  const followAll = () => document.querySelectorAll("form[data-autosubmit][hx-get]").forEach(follow);
+  document.addEventListener("htmx:pushedIntoHistory", followAll);
+
   // A long form is not lost by a stray click: [data-guard].
   const guarded = new Set();
   document.addEventListener("input", (event) => {

@@ -253,9 +253,14 @@ def filter_bar(
 ) -> dict[str, Any]:
     """Filters of a list: fields that apply themselves, removable chips, all in the URL."""
     request = context["request"]
+    if form.is_bound:
+        form.data = with_defaults(form)
     return {
         "form": form,
-        "bounds": [(bound, styled(bound), kind_of(bound)) for bound in form.visible_fields()],
+        "bounds": [
+            (bound, styled(bound), kind_of(bound), bound.field.initial or "")
+            for bound in form.visible_fields()
+        ],
         "chips": chips_of(form, request.GET),
         "target": target,
         "csv": csv,
@@ -410,6 +415,15 @@ def kind_of(bound: BoundField) -> str:
     if isinstance(widget, forms.RadioSelect | forms.CheckboxSelectMultiple):
         return "choices"
     return "plain"
+
+
+def with_defaults(form: forms.BaseForm) -> Any:
+    """The form's data with the initial value of every filter that the address leaves out."""
+    data = form.data.copy()
+    for bound in form.visible_fields():
+        if bound.html_name not in data and bound.field.initial not in (None, ""):
+            data[bound.html_name] = bound.field.initial
+    return data
 
 
 def chips_of(form: forms.BaseForm, query: Any) -> list[dict[str, str]]:
