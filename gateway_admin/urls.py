@@ -11,6 +11,7 @@ urlpatterns = [
     path("", include("gateway_admin.fleet.urls")),
     path("", include("gateway_admin.demo.urls")),
     path("fleet/v1/", include("gateway_admin.fleet.machine_urls")),
+    path("fleet/v1/", include("gateway_admin.usage.machine_urls")),
     path("api/v1/", include("gateway_admin.api_urls")),
     path("account/", include("allauth.urls")),
 ]

@@ -1,0 +1,7 @@
+"""The machine endpoint that takes usage in, mounted under /fleet/v1/."""
+
+from django.urls import URLPattern, path
+
+from gateway_admin.usage import machine
+
+urlpatterns: list[URLPattern] = [path("usage", machine.usage)]
