@@ -21,9 +21,9 @@ EMBEDDING = {
     "bedrock": "bedrock/amazon.titan-embed-text-v2:0",
     "ollama": "ollama/nomic-embed-text",
 }
-HELLO = [{"role": "user", "content": "Hello there my friend"}]
+HELLO: Any = [{"role": "user", "content": "Hello there my friend"}]
 HELLO_TOKENS = 8  # four words and four for the message
-WEATHER = {
+WEATHER: Any = {
     "type": "function",
     "function": {
         "name": "get_weather",

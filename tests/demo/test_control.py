@@ -1,5 +1,7 @@
 """Rules: precedence, counting, refusals."""
 
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -87,6 +89,22 @@ def test_bad_requests_are_told_in_the_providers_shape(simulator: Simulator) -> N
             assert reply.json()["error"]["type"] == "invalid_request_error"
 
 
+def test_fields_of_a_wrong_type_are_a_bad_request(simulator: Simulator) -> None:
+    headers = {"authorization": f"Bearer {SECRET}", "x-api-key": SECRET, "x-goog-api-key": SECRET}
+    for path in (
+        "openai/v1/chat/completions",
+        "openai/v1/responses",
+        "anthropic/v1/messages",
+        "gemini/v1beta/models/m:generateContent",
+        "bedrock/model/m/converse",
+        "ollama/api/chat",
+    ):
+        body = {"model": "m", "max_tokens": 9, "messages": [7], "contents": [7], "input": [7]}
+        reply = httpx.post(f"{simulator.base_url}/{path}", json=body, headers=headers)
+        assert reply.status_code == 400, path
+    assert simulator.ledger()["totals"]["errors"] == 6
+
+
 def test_unknown_paths(simulator: Simulator) -> None:
     assert httpx.get(f"{simulator.base_url}/nowhere").status_code == 404
     assert httpx.post(f"{simulator.base_url}/openai/v1/nowhere").status_code == 404
@@ -95,6 +113,15 @@ def test_unknown_paths(simulator: Simulator) -> None:
     assert {"openai", "anthropic", "gemini", "azure", "bedrock", "ollama"} <= set(
         health["providers"]
     )
+
+
+def test_neither_django_nor_litellm_is_loaded() -> None:
+    code = (
+        "import sys, gateway_admin.demo.simulator.__main__\n"
+        "print(sorted({'django', 'litellm', 'celery'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
 
 
 def test_process_ends_with_its_context() -> None:

@@ -130,7 +130,7 @@ def test_scripted_status_with_retry_after(simulator: Simulator) -> None:
         base_url=f"{simulator.base_url}/openai/v1", api_key=SECRET, max_retries=0
     )
     with pytest.raises(openai.RateLimitError) as caught:
-        client.chat.completions.create(model="gpt-4o", messages=HELLO)  # type: ignore[arg-type]
+        client.chat.completions.create(model="gpt-4o", messages=HELLO)
     headers = caught.value.response.headers
     assert headers["retry-after"] == "7"
     assert headers["x-ratelimit-remaining-requests"] == "3"

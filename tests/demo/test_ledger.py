@@ -4,11 +4,12 @@ import asyncio
 from typing import Any
 
 import httpx
+import litellm
 import openai
 import pytest
 
 from gateway_admin.demo.simulator.process import Simulator
-from tests.demo.kinds import HELLO, HELLO_TOKENS, SECRET, row_of
+from tests.demo.kinds import CHAT, HELLO, HELLO_TOKENS, SECRET, litellm_params, row_of
 
 BODY = {"model": "gpt-4o", "messages": HELLO}
 
@@ -22,7 +23,7 @@ async def test_aborted_stream_counts_what_was_sent(simulator: Simulator) -> None
     simulator.control(model="gpt-4o", token_interval_ms=30, output_tokens=100)
     seen = 0
     async with _client(simulator) as client:
-        stream: Any = await client.chat.completions.create(**BODY, stream=True)  # type: ignore[call-overload]
+        stream: Any = await client.chat.completions.create(**BODY, stream=True)
         async for chunk in stream:
             seen += bool(chunk.choices[0].delta.content)
             if seen == 5:
@@ -38,6 +39,27 @@ async def test_aborted_stream_counts_what_was_sent(simulator: Simulator) -> None
     assert entry["output_tokens"] == row["output_tokens"]
 
 
+@pytest.mark.filterwarnings("ignore:.*ReadOnly:UserWarning")  # litellm's types
+@pytest.mark.parametrize("kind", list(CHAT))
+async def test_stream_that_litellm_abandons(kind: str, simulator: Simulator) -> None:
+    simulator.control(token_interval_ms=30, output_tokens=200)
+    stream = await litellm.acompletion(
+        model=CHAT[kind], messages=HELLO, stream=True, **litellm_params(kind, simulator)
+    )
+    seen = 0
+    async for chunk in stream:
+        seen += bool(chunk.choices and chunk.choices[0].delta.content)
+        if seen == 4:
+            break
+    await stream.aclose()
+    del stream
+    report = await asyncio.to_thread(simulator.settled_ledger)
+    row = row_of(report, kind, CHAT[kind])
+    assert (row["ok"], row["aborted"]) == (0, 1)
+    assert 4 <= row["output_tokens"] < 100
+    assert row["input_tokens"] == HELLO_TOKENS
+
+
 async def test_client_that_leaves_before_the_answer(simulator: Simulator) -> None:
     simulator.control(model="gpt-4o", latency_ms=5_000)
     async with httpx.AsyncClient(timeout=0.2) as client:
@@ -51,62 +73,66 @@ async def test_client_that_leaves_before_the_answer(simulator: Simulator) -> Non
     assert (row["aborted"], row["input_tokens"], row["output_tokens"]) == (1, 0, 0)
 
 
+class _Crowd:
+    """Many calls through the stock client, with what the client was told of them."""
+
+    def __init__(self, client: openai.AsyncOpenAI) -> None:
+        self.client = client
+        self.gate = asyncio.Semaphore(100)
+        self.input_tokens = self.output_tokens = self.errors = 0
+
+    async def plain(self, model: str, number: int) -> None:
+        try:
+            async with self.gate:
+                reply = await self._ask(model, number)
+        except openai.InternalServerError:
+            self.errors += 1
+        else:
+            self._count(reply.usage)
+
+    async def streamed(self, model: str, number: int) -> None:
+        async with self.gate:
+            options = {"stream_options": {"include_usage": True}}
+            async for chunk in await self._ask(model, number, stream=True, **options):
+                self._count(chunk.usage)
+
+    async def abandoned(self, model: str, number: int) -> None:
+        async with self.gate:
+            stream = await self._ask(model, number, stream=True)
+            async for _ in stream:
+                break
+            await stream.close()
+
+    async def _ask(self, model: str, number: int, **more: Any) -> Any:
+        messages: Any = [{"role": "user", "content": f"call {number}"}]
+        return await self.client.chat.completions.create(model=model, messages=messages, **more)
+
+    def _count(self, usage: Any) -> None:
+        if usage is not None:
+            self.input_tokens += usage.prompt_tokens
+            self.output_tokens += usage.completion_tokens
+
+
 async def test_exact_under_concurrency(simulator: Simulator) -> None:
-    """1,000 calls at once: plain, streamed, failing, aborted; every token is accounted for."""
+    """1,000 calls, 100 at once: plain, streamed, failing, aborted; every token is booked."""
     simulator.control(
         {"model": "slow", "token_interval_ms": 20, "output_tokens": 200},
         {"model": "bad", "faults": [{"type": "server_error", "every": 2}]},
     )
-    totals = {"input": 0, "output": 0, "errors": 0}
-    gate = asyncio.Semaphore(100)
-
-    async def plain(client: openai.AsyncOpenAI, model: str, number: int) -> None:
-        messages: Any = [{"role": "user", "content": f"call {number}"}]
-        try:
-            reply = await client.chat.completions.create(model=model, messages=messages)
-        except openai.InternalServerError:
-            totals["errors"] += 1
-            return
-        assert reply.usage is not None
-        totals["input"] += reply.usage.prompt_tokens
-        totals["output"] += reply.usage.completion_tokens
-
-    async def streamed(client: openai.AsyncOpenAI, number: int) -> None:
-        messages: Any = [{"role": "user", "content": f"call {number}"}]
-        stream = await client.chat.completions.create(
-            model="fast", messages=messages, stream=True, stream_options={"include_usage": True}
-        )
-        async for chunk in stream:
-            if chunk.usage:
-                totals["input"] += chunk.usage.prompt_tokens
-                totals["output"] += chunk.usage.completion_tokens
-
-    async def abandoned(client: openai.AsyncOpenAI, number: int) -> None:
-        messages: Any = [{"role": "user", "content": f"call {number}"}]
-        stream: Any = await client.chat.completions.create(
-            model="slow", messages=messages, stream=True
-        )
-        async for _ in stream:
-            break
-        await stream.close()
-
-    async def gated(work: Any) -> None:
-        async with gate:
-            await work
-
     async with _client(simulator) as client:
-        work = [plain(client, "fast", number) for number in range(400)]
-        work += [plain(client, "bad", number) for number in range(200)]
-        work += [streamed(client, number) for number in range(350)]
-        work += [abandoned(client, number) for number in range(50)]
-        await asyncio.gather(*map(gated, work))
+        crowd = _Crowd(client)
+        await asyncio.gather(
+            *[crowd.plain("fast", number) for number in range(400)],
+            *[crowd.plain("bad", number) for number in range(200)],
+            *[crowd.streamed("fast", number) for number in range(350)],
+            *[crowd.abandoned("slow", number) for number in range(50)],
+        )
     report = await asyncio.to_thread(simulator.settled_ledger, detail=True)
-    fast, bad = row_of(report, "openai", "fast"), row_of(report, "openai", "bad")
-    slow = row_of(report, "openai", "slow")
+    fast, bad, slow = (row_of(report, "openai", name) for name in ("fast", "bad", "slow"))
     assert (fast["requests"], fast["ok"]) == (750, 750)
-    assert (bad["errors"], bad["ok"]) == (totals["errors"], 200 - totals["errors"]) == (100, 100)
-    assert fast["input_tokens"] + bad["input_tokens"] == totals["input"]
-    assert fast["output_tokens"] + bad["output_tokens"] == totals["output"]
+    assert (bad["errors"], bad["ok"]) == (crowd.errors, 200 - crowd.errors) == (100, 100)
+    assert fast["input_tokens"] + bad["input_tokens"] == crowd.input_tokens
+    assert fast["output_tokens"] + bad["output_tokens"] == crowd.output_tokens
     assert (slow["aborted"], slow["ok"]) == (50, 0)
     assert slow["input_tokens"] == 50 * 6
     assert report["totals"]["requests"] == len(report["requests"]) == 1000

@@ -1,7 +1,6 @@
 """The simulator's bodies have the keys of recorded real ones (skipped without recordings)."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 from gateway_admin.demo.simulator.process import Simulator
 from tests.demo.kinds import SECRET
 
-FOLDER = Path(os.environ.get("GATEWAY_FIXTURES", "/work/shared/data/provider_fixtures"))
+# Beside the checkout, where shared data lies; not part of the project.
+FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "provider_fixtures"
 STREAMS = FOLDER / "streams"
 pytestmark = pytest.mark.skipif(not STREAMS.is_dir(), reason="no recordings on this machine")
 HEADERS = {"authorization": f"Bearer {SECRET}", "x-api-key": SECRET, "api-key": SECRET}

@@ -5,9 +5,11 @@ by a hash of the model and the last message; each word of it is one token. Input
 as the words of every text in the request plus OVERHEAD_PER_MESSAGE for each message.
 """
 
+import math
 import re
+import struct
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
+from hashlib import blake2b, shake_128
 from typing import Any, NamedTuple
 
 import orjson
@@ -124,13 +126,10 @@ def _scalar(kind: str, schema: dict[str, Any], *seed: object) -> Any:
 
 def vector(text: str, dimensions: int) -> list[float]:
     """Return a vector of unit length derived from the text."""
-    state = number_of(text)
-    values: list[float] = []
-    for _ in range(dimensions):
-        state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
-        values.append((state >> 40) / (1 << 23) - 1.0)
-    norm = sum(value * value for value in values) ** 0.5 or 1.0
-    return [round(value / norm, 8) for value in values]
+    noise = shake_128(text.encode()).digest(2 * dimensions)
+    values = struct.unpack(f"<{dimensions}h", noise)
+    norm = math.hypot(*values) or 1.0
+    return [value / norm for value in values]
 
 
 def texts_of(content: Any) -> Sequence[str]:

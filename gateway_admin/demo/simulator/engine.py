@@ -216,6 +216,11 @@ class _Exchange:
             except RequestError as problem:
                 await self.fail(self._failure(problem.case, message=problem.message))
                 return
+            except (AttributeError, KeyError, TypeError) as problem:
+                # A field of another type than the format has: real providers say 400 as well.
+                text = f"The request has an unexpected shape: {problem!r}"
+                await self.fail(self._failure("bad_request", message=text))
+                return
             entry.response_id = answer.response_id
             if isinstance(answer, Stream):
                 await self._send_stream(answer, behaviour)
