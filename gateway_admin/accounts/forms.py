@@ -17,7 +17,7 @@ ROLES = [
     (Role.FINANCE.value, "Finance: all spend, no prompts, changes nothing"),
     (Role.DEVELOPER.value, "Developer: keys and usage of their own teams"),
 ]
-PASSWORD_ADVICE = "At least 10 signs, not a common password. A sentence is easy to remember."
+ADVICE = "At least 10 signs, not a common password. A sentence is easy to remember."
 
 
 class PasswordForm(forms.Form):
@@ -28,7 +28,7 @@ class PasswordForm(forms.Form):
         strip=False,
         min_length=10,
         max_length=200,
-        help_text=PASSWORD_ADVICE,
+        help_text=ADVICE,
         widget=forms.PasswordInput({"autocomplete": "new-password"}),
     )
 

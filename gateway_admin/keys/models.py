@@ -1,5 +1,6 @@
 """Demand: teams, who belongs to them, and the virtual keys they call with."""
 
+from datetime import timedelta
 from uuid import uuid4
 
 from django.contrib.postgres.fields import ArrayField
@@ -7,6 +8,8 @@ from django.db import models
 from django.utils import timezone
 
 from gateway_admin.catalog.models import slug_validator
+
+EXPIRES_SOON = timedelta(days=7)
 
 
 class Team(models.Model):
@@ -94,6 +97,17 @@ class VirtualKey(models.Model):
 
     def has_expired(self) -> bool:
         return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @property
+    def shown_state(self) -> str:
+        """State as pages tell it: an active key past its time is "expired"."""
+        return "expired" if self.state == self.State.ACTIVE and self.has_expired() else self.state
+
+    @property
+    def expires_soon(self) -> bool:
+        """Within a week, and still in use."""
+        left = self.expires_at and self.expires_at - timezone.now()
+        return bool(left and self.shown_state == self.State.ACTIVE and left < EXPIRES_SOON)
 
 
 class PolicyClock(models.Model):

@@ -8,6 +8,7 @@
 |            |                                       | team, its members and all its keys  |
 """
 
+from datetime import datetime
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
@@ -129,6 +130,12 @@ def keys_matching(keys: QuerySet[VirtualKey], text: str) -> QuerySet[VirtualKey]
 def keys_allowing(keys: QuerySet[VirtualKey], model: str) -> QuerySet[VirtualKey]:
     """Keys that may call this name: it is listed, or everything is allowed."""
     return keys.filter(Q(allowed_models__isnull=True) | Q(allowed_models__contains=[model]))
+
+
+def keys_unused_since(keys: QuerySet[VirtualKey], since: datetime | None) -> QuerySet[VirtualKey]:
+    """Keys that were not used after `since`; None: never used at all."""
+    never = Q(last_used_at=None)
+    return keys.filter(never if since is None else never | Q(last_used_at__lt=since))
 
 
 def servable_models(environment: Environment) -> list[str]:

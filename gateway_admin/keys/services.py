@@ -189,7 +189,8 @@ def keys_used(pairs: Iterable[tuple[UUID, datetime]]) -> None:
                 SELECT key.id, used.at
                 FROM unnest(%s::uuid[], %s::timestamptz[]) AS used (id, at)
                 JOIN keys_virtualkey key ON key.id = used.id
-                WHERE key.last_used_at IS NULL OR key.last_used_at <= used.at - make_interval(secs => %s)
+                WHERE key.last_used_at IS NULL
+                    OR key.last_used_at <= used.at - make_interval(secs => %s)
                 FOR UPDATE OF key SKIP LOCKED
             )
             UPDATE keys_virtualkey key SET last_used_at = due.at FROM due WHERE key.id = due.id

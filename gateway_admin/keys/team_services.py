@@ -10,6 +10,8 @@ from gateway_admin.keys.models import Membership, Team, VirtualKey
 from gateway_admin.keys.policies import policy_changed
 from gateway_admin.lib.errors import Conflict, InvalidInput
 
+RESERVED_SLUGS = {"new"}  # an address of the pages
+
 
 @transaction.atomic
 def team_create(
@@ -19,7 +21,7 @@ def team_create(
     name = _checked_name(name)
     slug = slug or _free_slug(name)
     team = Team(name=name, slug=slug, description=description.strip())
-    if Team.objects.filter(slug=slug).exists():
+    if slug in RESERVED_SLUGS or Team.objects.filter(slug=slug).exists():
         raise InvalidInput("Another team has this short name.", field="slug")
     try:
         team.clean_fields(exclude=["id", "name"])
@@ -135,5 +137,6 @@ def _free_slug(name: str) -> str:
     if not base or not base[0].isalpha():
         base = f"team-{base}".strip("-")[:36]
     taken = set(Team.objects.filter(slug__startswith=base).values_list("slug", flat=True))
+    taken |= RESERVED_SLUGS
     numbered = (f"{base}-{number}" for number in range(2, len(taken) + 3))
     return base if base not in taken else next(slug for slug in numbered if slug not in taken)
