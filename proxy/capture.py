@@ -31,6 +31,7 @@ class Capture:
     error_class: str | None = None
     error: str | None = None
     ttft_ms: float | None = None
+    sse_began: bool = False  # a stream's headers were received
     finished: bool = False  # the answer's last event was seen
     bytes_out: int = 0
     text: list[str] = field(default_factory=list)  # produced so far, for estimates
@@ -90,13 +91,16 @@ class Capture:
         )
 
     def _fail(self, error_class: str, text: str) -> None:
+        """Note the error; an attempt that already knows its own error knows it better."""
         last = self.trace.served_by()
-        deployment = self.trace.deployment(last["deployment"]) if last else None
         if last is not None and last["error_class"] is not None:
             self.error_class, self.error = last["error_class"], last["error"]
             return
+        deployment = self.trace.deployment(last["deployment"]) if last else None
         self.error_class = refine(error_class, text)
         self.error = error_text(text, deployment.secrets if deployment else ())
+        if last is not None:
+            last["error_class"], last["error"] = self.error_class, self.error
 
     # --- streams -------------------------------------------------------------------------
 
@@ -141,13 +145,14 @@ class Capture:
     def _read_stream_error(self, document: dict[str, Any]) -> None:
         found = document.get("error")
         error = found if isinstance(found, dict) else {"message": str(found or document)}
-        code = error.get("code")
-        status = int(code) if str(code).isdigit() else 500
-        last = self.trace.served_by()
-        if last is not None and last["error_class"] is None:
-            last["error_class"] = refine(class_of_status(status), str(error.get("message")))
-            last["error"] = error_text(str(error.get("message")))
-        self._fail(class_of_status(status), str(error.get("message")))
+        code = str(error.get("code") or "")
+        status = int(code) if code.isdigit() else 500
+        self.break_off(class_of_status(status), str(error.get("message")))
+
+    def break_off(self, error_class: str, text: str) -> None:
+        """The stream failed after it began."""
+        refined = refine(error_class, text)
+        self._fail("cut_stream" if refined == "connection" else refined, text)
 
     def _read_chat_chunk(self, event: bytes, document: dict[str, Any]) -> bytes | None:
         raw = document.get("usage")

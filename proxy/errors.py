@@ -51,6 +51,12 @@ _BY_STATUS = {
 _QUOTA = re.compile(r"(?i)insufficient[_ ]quota|exceeded your current quota|billing|credit balance")
 _CONTEXT = re.compile(r"(?i)context[_ ](?:length|window)|maximum context|prompt is too long")
 _POLICY = re.compile(r"(?i)content[_ ](?:policy|filter|management)|responsibleai")
+_CUT = re.compile(r"(?i)payload is not completed|incomplete chunked read")
+_BROKEN = re.compile(
+    r"(?i)peer closed connection|server disconnected|cannot connect to host"
+    r"|connection (?:reset|closed|error|refused)"
+)
+_OVERLOADED = re.compile(r"(?i)overloaded")
 _NO_DEPLOYMENT = re.compile(r"(?i)no deployments available|no healthy deployment")
 
 
@@ -91,6 +97,13 @@ def refine(error_class: str, text: str) -> str:
     """Sharpen a class with the provider's words where its status is ambiguous."""
     if _NO_DEPLOYMENT.search(text):
         return "overloaded"
+    if error_class in ("server_error", "connection"):
+        if _CUT.search(text):
+            return "cut_stream"
+        if _BROKEN.search(text):
+            return "connection"
+        if _OVERLOADED.search(text):
+            return "overloaded"
     if error_class == "rate_limit" and _QUOTA.search(text):
         return "quota"
     if error_class == "invalid_request":

@@ -209,8 +209,9 @@ class Launcher:
 
     def _import_backend(self) -> None:
         started = time.monotonic()
-        from proxy.backend import LiteLlm
+        from proxy.backend import LiteLlm, import_late_modules
 
+        import_late_modules()
         self.backend = LiteLlm()
         gc.collect()
         gc.freeze()

@@ -15,6 +15,7 @@ from fastapi import HTTPException, Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import UserAPIKeyAuth
 
+from proxy.contract import AttemptDocument
 from proxy.errors import class_of_exception, error_text, status_of_exception
 from proxy.routes import ALLOWED_UPSTREAM_PATHS
 from proxy.trace import CURRENT, Trace
@@ -37,7 +38,7 @@ class DeploymentNotAllowed(Exception):
     status_code = 403
 
 
-class AttemptRecorder(CustomLogger):
+class AttemptRecorder(CustomLogger):  # type: ignore[misc]  # LiteLLM ships no types
     """Writes each call to a deployment into the trace of its request."""
 
     async def async_pre_call_hook(
@@ -99,6 +100,10 @@ def fail_attempt(trace: Trace, exception: BaseException) -> None:
 
 
 def _open_attempt(trace: Trace, deployment_id: str | None, model: str) -> None:
+    last = trace.served_by()
+    if last is not None and last["deployment"] == deployment_id and is_open(last):
+        # LiteLLM translates between APIs by calling itself: one call to the provider.
+        return
     trace.attempt_started = time.perf_counter()
     trace.attempts.append(
         {
@@ -112,6 +117,11 @@ def _open_attempt(trace: Trace, deployment_id: str | None, model: str) -> None:
             "error": None,
         }
     )
+
+
+def is_open(attempt: AttemptDocument) -> bool:
+    """Whether nothing is known yet of how an attempt ended."""
+    return attempt["status"] is None and attempt["error_class"] is None
 
 
 def _why(trace: Trace, model: str) -> str:

@@ -16,7 +16,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from proxy.capture import Capture
-from proxy.errors import scrub
+from proxy.errors import class_of_exception, scrub
 from proxy.refusals import error_body
 from proxy.trace import CURRENT, Trace
 from proxy.usage import finished_event, needs_estimate
@@ -60,7 +60,7 @@ class Relay:
         CURRENT.set(self.trace)
         scope = self._inner_scope(len(body), content_type)
         work = asyncio.create_task(
-            self.worker.backend.app(scope, _body_once(body), self._from_litellm)  # type: ignore[arg-type]
+            self.worker.backend.app(scope, _body_once(body), self._from_litellm)
         )
         watch = asyncio.create_task(self._until_client_leaves())
         try:
@@ -95,13 +95,36 @@ class Relay:
             logger.error("litellm failed: %s", scrub(f"{type(error).__name__}: {error}")[:500])
         if self.settled:
             return
-        if error is not None or not self._started:
+        if not self._started:
             await self._fail_internally(error)
             return
+        if error is not None:
+            cause = _cause(error)
+            text = str(cause) or type(cause).__name__
+            self.capture.break_off(class_of_exception(cause), text)
         await self._settle()
         if not self.client_gone:
-            # The answer broke off: cut the connection rather than pretend that it ended.
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._end_broken_stream()
+
+    async def _end_broken_stream(self) -> None:
+        """Tell the client that the answer is not whole, in the stream's own words."""
+        if self._sse:
+            message = scrub(self.capture.error or "the stream ended before its last event")
+            body = error_body(
+                message,
+                status=502,
+                kind="server_error",
+                code=self.capture.error_class,
+                param=None,
+                anthropic_shape=self._anthropic_shape,
+            )
+            event = b"event: error\n" if self._anthropic_shape else b""
+            await self._forward(event + b"data: " + body + b"\n\n", more=True)
+        await self._forward(b"", more=False)
+
+    @property
+    def _anthropic_shape(self) -> bool:
+        return self.trace.inference is not None and self.trace.inference.anthropic_shape
 
     async def _fail_internally(self, error: BaseException | None) -> None:
         if not self.client_gone:
@@ -109,13 +132,12 @@ class Relay:
             self.capture.error_class = self.capture.error_class or "internal"
             self.capture.error = self.capture.error or (type(error).__name__ if error else None)
         await self._settle()
-        if self._started or self.client_gone:
+        if self.client_gone:
             return
         message = "The gateway failed to answer this request. Retry; if it stays, tell an admin."
-        shape = self.trace.inference is not None and self.trace.inference.anthropic_shape
         body = error_body(
             message, status=500, kind="server_error", code="internal", param=None,
-            anthropic_shape=shape,
+            anthropic_shape=self._anthropic_shape,
         )  # fmt: skip
         await respond(self.send, 500, body, self._gateway_headers())
 
@@ -156,6 +178,7 @@ class Relay:
         self._headers = [*_kept_headers(headers), *self._gateway_headers()]
         content_type = dict(headers).get(b"content-type", b"")
         self._sse = content_type.startswith(b"text/event-stream")
+        self.capture.sse_began = self._sse
         kind = self.trace.inference.kind if self.trace.inference else ""
         self._passthrough = kind == "speech" and message["status"] < 400 and not self._sse
         if self._sse or self._passthrough:
@@ -267,6 +290,13 @@ class Relay:
         event = finished_event(self.trace, self.capture, aborted=aborted, count_tokens=count)
         self.trace.closed = True
         self.worker.record(event)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """LiteLLM's handlers import its database client while handling; that is not the story."""
+    while isinstance(error, ImportError) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _body_once(body: bytes) -> Receive:

@@ -10,8 +10,8 @@ secret (tests/proxy/test_publish.py shows it); the old client leaves the cache b
 """
 
 import asyncio
-import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import litellm
@@ -19,8 +19,6 @@ from litellm.types.router import Deployment as RouterDeployment
 
 from proxy.errors import scrub
 from proxy.snapshot import Deployment, Snapshot, SnapshotError
-
-logger = logging.getLogger("gateway.router")
 
 # 1.3 ms per upsert: a handful keeps the loop's longest stall in single milliseconds.
 YIELD_EVERY = 4
@@ -40,12 +38,29 @@ def new_router() -> litellm.Router:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One deployment as the Router is told of it."""
+
+    deployment: Deployment
+    info: Mapping[str, Any]  # LiteLLM's model_info
+
+    def same_as(self, other: "_Entry | None") -> bool:
+        """Whether the Router already has exactly this."""
+        return (
+            other is not None
+            and self.deployment.model == other.deployment.model
+            and self.info == other.info
+            and dict(self.deployment.params) == dict(other.deployment.params)
+        )
+
+
 class RouterApplier:
     """Keeps one Router equal to the snapshot that is applied."""
 
     def __init__(self, router: litellm.Router) -> None:
         self.router = router
-        self._applied: dict[str, Deployment] = {}
+        self._applied: dict[str, _Entry] = {}
 
     async def apply(self, snapshot: Snapshot) -> int:
         """Make the Router serve the snapshot; return how many deployments changed.
@@ -54,35 +69,37 @@ class RouterApplier:
         deployment to another is served throughout. If one cannot be built, everything
         done so far is undone and SnapshotError names it.
         """
-        wanted = snapshot.deployments
-        changed = [row for row in wanted.values() if not _same(self._applied.get(row.id), row)]
-        removed = [row for row in self._applied.values() if row.id not in wanted]
-        before = dict(self._applied)
-        done: list[Deployment] = []
+        wanted = {
+            row.id: _Entry(row, _info(snapshot, row)) for row in snapshot.deployments.values()
+        }
+        changed = [e for id, e in wanted.items() if not e.same_as(self._applied.get(id))]
+        removed = [id for id in self._applied if id not in wanted]
+        done: list[_Entry] = []
         try:
-            for index, row in enumerate(changed):
-                done.append(row)
-                self._upsert(row, mode=_mode(snapshot, row))
+            for index, entry in enumerate(changed):
+                done.append(entry)
+                self._upsert(entry)
                 if index % YIELD_EVERY == YIELD_EVERY - 1:
                     await asyncio.sleep(0)
         except SnapshotError:
-            await self._undo(done, before)
+            await self._undo(done)
             raise
-        for index, row in enumerate(removed):
-            self.router.delete_deployment(id=row.id)
+        for index, deployment_id in enumerate(removed):
+            self.router.delete_deployment(id=deployment_id)
             if index % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
-        self._applied = dict(wanted)
+        self._applied = wanted
         self.router.num_retries = snapshot.environment["num_retries"]
         return len(changed) + len(removed)
 
-    def _upsert(self, row: Deployment, *, mode: str | None = None) -> None:
+    def _upsert(self, entry: _Entry) -> None:
+        row = entry.deployment
         try:
             self.router.upsert_deployment(
                 RouterDeployment(
                     model_name=row.model,
-                    litellm_params=dict(row.params),  # type: ignore[arg-type]
-                    model_info={"id": row.id, "mode": mode},  # type: ignore[arg-type]
+                    litellm_params=dict(row.params),
+                    model_info=dict(entry.info),
                 )
             )
         except Exception as error:  # noqa: BLE001  # LiteLLM and pydantic raise many kinds
@@ -95,24 +112,18 @@ class RouterApplier:
                 f"deployment {row.name!r} was not accepted by LiteLLM", deployment=row.id
             )
 
-    async def _undo(self, done: list[Deployment], before: Mapping[str, Deployment]) -> None:
-        for row in done:
-            previous = before.get(row.id)
-            self.router.delete_deployment(id=row.id)
+    async def _undo(self, done: list[_Entry]) -> None:
+        for entry in done:
+            previous = self._applied.get(entry.deployment.id)
+            self.router.delete_deployment(id=entry.deployment.id)
             if previous is not None:
                 self._upsert(previous)
             await asyncio.sleep(0)
 
 
-def _same(known: Deployment | None, wanted: Deployment) -> bool:
-    return (
-        known is not None
-        and known.model == wanted.model
-        and dict(known.params) == dict(wanted.params)
-    )
-
-
-def _mode(snapshot: Snapshot, row: Deployment) -> str | None:
-    """LiteLLM's word for what the model does, as far as it knows one."""
-    mode: Any = snapshot.models[row.model]["mode"]
-    return mode if isinstance(mode, str) else None
+def _info(snapshot: Snapshot, row: Deployment) -> dict[str, Any]:
+    info: dict[str, Any] = {"id": row.id, "mode": snapshot.models[row.model]["mode"]}
+    if len(snapshot.by_model[row.model]) == 1:
+        # Cooling down the only deployment would hide its real error behind "none available".
+        info["cooldown_time"] = 0
+    return info

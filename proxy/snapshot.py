@@ -231,7 +231,7 @@ def _litellm_params(
     params.update(row["params"])
     params["model"] = row["litellm_model"]
     params["weight"] = row["weight"]
-    params.update({name: row[name] for name in ("rpm", "tpm") if row[name] is not None})  # type: ignore[literal-required]
+    params.update({name: row[name] for name in ("rpm", "tpm") if row[name] is not None})
     return params
 
 

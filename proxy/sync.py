@@ -188,7 +188,7 @@ class Synchroniser:
             backoff_s = min(backoff_s * 2, BELL_BACKOFF_MAX_S) if failing else 0.5
 
     async def _listen_once(self, url: str) -> None:
-        client = redis.from_url(  # type: ignore[no-untyped-call]
+        client = redis.from_url(
             url, socket_connect_timeout=BELL_TIMEOUT_S, health_check_interval=15
         )
         channel = bell_channel(self.worker.settings.fleet.environment)

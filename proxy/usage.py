@@ -43,6 +43,8 @@ def finished_event(
     usage = capture.usage
     if usage is None and _was_produced(capture, aborted=aborted):
         usage = _estimate(trace, capture, deployment, count_tokens)
+    if usage is not None and _counted_by_litellm(trace, deployment):
+        usage.estimated = True
     cost = _cost(usage, deployment, capture, failed=status == "error")
     return _event(
         trace,
@@ -73,14 +75,28 @@ def _was_produced(capture: Capture, *, aborted: bool) -> bool:
         return False
     if capture.text or aborted:
         return True
+    if capture.error_class == "cut_stream" or (capture.sse_began and capture.error_class):
+        return True  # accepted, then broken off: the input is charged
     return capture.finished and capture.error_class is None
+
+
+def _counted_by_litellm(trace: Trace, deployment: Deployment | None) -> bool:
+    """Gemini's embedding API reports no usage: LiteLLM fills in what it counted itself."""
+    return (
+        trace.inference is not None
+        and trace.inference.kind == "embedding"
+        and deployment is not None
+        and deployment.provider_kind == "gemini"
+    )
 
 
 def _close_attempt(trace: Trace) -> None:
     """A stream's attempt lasts until the stream's end, not until its headers."""
     last = trace.served_by()
-    if last is not None and last["error_class"] is None and trace.streaming:
+    if last is not None and trace.streaming and not last["status"]:
         last["latency_ms"] = (time.perf_counter() - trace.attempt_started) * 1000
+        if last["error_class"] is None:
+            last["status"] = last["status"] or 200
 
 
 def _served_deployment(trace: Trace, capture: Capture) -> Deployment | None:
@@ -100,11 +116,8 @@ def _outcome(
     if capture.status >= 400:
         return "error", "internal", None
     if not capture.finished:
-        last = trace.served_by()
-        text = "the stream ended before its last event"
-        if last is not None and last["error_class"] is None:
-            last["error_class"], last["error"] = "cut_stream", text
-        return "error", "cut_stream", text
+        capture.break_off("cut_stream", "the stream ended before its last event")
+        return "error", capture.error_class, capture.error
     return "ok", None, None
 
 
@@ -179,7 +192,7 @@ def _event(
         "route": trace.route,
         "requested_model": trace.requested_model,
         "model": deployment.model if deployment else trace.model,
-        "deployment": deployment.id if deployment else (served or {}).get("deployment"),
+        "deployment": deployment.id if deployment else (served["deployment"] if served else None),
         "why": served["why"] if served else "first",
         "status": status,
         "http_status": http_status,

@@ -23,7 +23,7 @@ from proxy.snapshot import PolicyTable, Snapshot
 from proxy.spool import Spool
 from proxy.state import StateDirectory
 from proxy.sync import Synchroniser
-from proxy.usage import CountTokens, encode
+from proxy.usage import encode
 
 logger = logging.getLogger("gateway.worker")
 
@@ -35,7 +35,7 @@ GAUGE_INTERVAL_S = 2.0
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 
 
 class Backend(Protocol):
@@ -43,8 +43,10 @@ class Backend(Protocol):
 
     app: AsgiApp
     internal_token: str
-    count_tokens: CountTokens
     state: dict[str, Any]
+
+    def count_tokens(self, model: str, content: Any) -> int:
+        """Tokens of messages or of a text."""
 
     async def start(self) -> None:
         """Run LiteLLM's own start-up."""

@@ -118,8 +118,8 @@ def document(
             "timeout_s": 20.0,
             "stream_timeout_s": 10.0,
             "num_retries": 0,
-            **environment,
-        },  # type: ignore[typeddict-item]
+            **environment,  # type: ignore[typeddict-item]
+        },
         "models": [
             {
                 "name": name,
