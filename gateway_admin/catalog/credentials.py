@@ -139,6 +139,7 @@ def credential_delete(*, actor: User | None, credential: Credential) -> None:
             f"“{credential}” is used by {list_of(used)}. "
             "Give these deployments another credential or delete them first."
         )
+    _refuse_while_in_force(credential)
     audit(
         actor=actor,
         action="credential.delete",
@@ -148,6 +149,17 @@ def credential_delete(*, actor: User | None, credential: Credential) -> None:
     )
     credential.delete()
     draft_changed(environment=environment, actor=actor)
+
+
+def _refuse_while_in_force(credential: Credential) -> None:
+    """Replicas that start anew fetch the secrets of the revision in force: keep them."""
+    revision = credential.environment.revisions.order_by("-number").first()
+    used = revision.document["credentials"] if revision else []
+    if revision and any(row["id"] == str(credential.pk) for row in used):
+        raise Conflict(
+            f"Revision {revision.number}, which is in force, still uses “{credential}”. "
+            "Publish the draft first, then delete it."
+        )
 
 
 def secret_open(secret: CredentialSecret) -> dict[str, str]:

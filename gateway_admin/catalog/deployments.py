@@ -178,7 +178,7 @@ def _clean(environment: Environment, fields: Mapping[str, Any]) -> dict[str, Any
     unknown = set(fields) - EDITABLE
     if unknown:
         raise TypeError(f"a deployment has no field {sorted(unknown)[0]!r}")
-    cleaned = {
+    cleaned: dict[str, Any] = {
         name: value.strip() if isinstance(value, str) else value for name, value in fields.items()
     }
     credential = cleaned.get("credential")

@@ -51,7 +51,7 @@ def assign(row: models.Model, fields: Mapping[str, Any]) -> Changes:
     """Set the fields and return what differs: {field: [before, after]}."""
     changes: Changes = {}
     for name, value in fields.items():
-        before = getattr(row, name)
+        before = getattr(row, name, None)  # a new row has no related rows yet
         if before != value:
             changes[name] = [plain(before), plain(value)]
             setattr(row, name, value)

@@ -131,7 +131,7 @@ def units_of(row: Mapping[str, Any], *, mode: str) -> dict[str, str]:
             units[unit] = plain_decimal(Decimal(amount))
     if mode == "image_generation" and "image" not in units:
         per_image = row.get("input_cost_per_image")
-        if _is_amount(per_image):
+        if per_image is not None and _is_amount(per_image):
             units["image"] = plain_decimal(Decimal(per_image))
     if mode == "audio_transcription" and "input_second" in units:
         # The table names the same second of audio on both sides; it is paid for once.
@@ -234,6 +234,13 @@ def _unit_price(amount: Any) -> Decimal:
 def per_quote(unit: str, amount: str) -> Decimal:
     """The figure people quote: per million tokens, or per one of any other unit. Exact."""
     return Decimal(amount) * PER_MILLION if is_token_unit(unit) else Decimal(amount)
+
+
+def dollars(amount: Decimal) -> str:
+    """A quoted price with all its digits, at least two after the point: $2.50, $0.075."""
+    text = plain_decimal(amount)
+    whole, _, digits = text.partition(".")
+    return f"${int(whole):,}.{digits:0<2}"
 
 
 def from_quote(unit: str, amount: Decimal) -> str:

@@ -16,6 +16,7 @@ from gateway_admin.catalog.models import (
     FallbackChain,
     Model,
     Price,
+    PriceBookEntry,
     Provider,
 )
 
@@ -29,8 +30,8 @@ def current_prices(deployments: Iterable[UUID]) -> dict[UUID, Price]:
     """Prices in force now, by deployment, in one query. Unpriced deployments are absent."""
     newest = (
         Price.objects.filter(deployment__in=list(deployments), effective_from__lte=timezone.now())
-        .order_by("deployment", "-effective_from", "-pk")
-        .distinct("deployment")
+        .order_by("deployment_id", "-effective_from", "-pk")
+        .distinct("deployment_id")
     )
     return {price.deployment_id: price for price in newest if price.units}
 
@@ -98,24 +99,36 @@ def credentials_of(environment: Environment) -> QuerySet[Credential]:
         Credential.objects.filter(environment=environment)
         .select_related("provider", "secret", "secret__created_by", "environment")
         .annotate(deployment_count=Count("deployments"))
+        .order_by("provider__name", "name")  # counting drops the default order
     )
 
 
 def models_in(environment: Environment) -> QuerySet[Model]:
     """All models; those of this environment know their deployments (`here`)."""
     here = deployments_of(environment).order_by("name")
-    return Model.objects.annotate(
-        deployment_count=Count(
-            "deployments", filter=Q(deployments__environment=environment), distinct=True
-        )
-    ).prefetch_related(Prefetch("deployments", queryset=here, to_attr="here"))
+    counted = Count("deployments", filter=Q(deployments__environment=environment), distinct=True)
+    return (
+        Model.objects.annotate(deployment_count=counted)
+        .prefetch_related(Prefetch("deployments", queryset=here, to_attr="here"))
+        .order_by("name")
+    )
+
+
+def deployments_here(model: Model) -> list[Deployment]:
+    """The model's deployments in the environment that `models_in` was asked for."""
+    here: list[Deployment] = model.here  # type: ignore[attr-defined]
+    return here
+
+
+def is_here(model: Model) -> bool:
+    return bool(deployments_here(model))
 
 
 def providers_with_counts() -> QuerySet[Provider]:
     return Provider.objects.annotate(
         credential_count=Count("credentials", distinct=True),
         deployment_count=Count("deployments", distinct=True),
-    )
+    ).order_by("name")
 
 
 def names_in(environment: Environment) -> list[str]:
@@ -125,3 +138,35 @@ def names_in(environment: Environment) -> list[str]:
     ).distinct()
     aliases = environment.aliases.values_list("name", flat=True)
     return sorted({*served.values_list("name", flat=True), *aliases})
+
+
+def served_models(environment: Environment) -> set[UUID]:
+    """Models with an enabled deployment here."""
+    rows = Deployment.objects.filter(environment=environment, enabled=True)
+    return set(rows.values_list("model_id", flat=True))
+
+
+def environments_serving(model: Model) -> QuerySet[Environment]:
+    return Environment.objects.filter(deployments__model=model).distinct()
+
+
+def environments_with_counts() -> QuerySet[Environment]:
+    return Environment.objects.annotate(
+        deployment_count=Count("deployments", distinct=True),
+        credential_count=Count("credentials", distinct=True),
+    ).order_by("position", "slug")
+
+
+def credentials_of_provider(provider: Provider) -> QuerySet[Credential]:
+    return (
+        Credential.objects.filter(provider=provider)
+        .select_related("environment", "secret")
+        .annotate(deployment_count=Count("deployments"))
+        .order_by("environment__position", "name")
+    )
+
+
+def litellm_providers() -> list[str]:
+    """LiteLLM's names of providers that the price book knows, for suggestions."""
+    names = PriceBookEntry.objects.values_list("litellm_provider", flat=True).distinct()
+    return sorted({name.split("-")[0] for name in names if name})

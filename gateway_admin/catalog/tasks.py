@@ -14,5 +14,5 @@ def run_connection_test(deployment_id: str, actor_id: int | None) -> None:
     """One call through the deployment, unless it was deleted meanwhile."""
     deployment = Deployment.objects.filter(pk=UUID(deployment_id)).first()
     if deployment is not None:
-        actor = User.objects.filter(pk=actor_id).first()
+        actor = User.objects.filter(pk=actor_id).first() if actor_id else None
         connection_test(deployment=deployment, actor=actor)

@@ -1,0 +1,95 @@
+"""What all forms of supply share: errors of services at their fields, secrets never echoed."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from django import forms
+from django.http import QueryDict
+
+from gateway_admin.lib.errors import ServiceError
+
+Result = TypeVar("Result")
+
+
+class ServiceForm(forms.Form):
+    """A form whose errors may come from a service."""
+
+    def save_with(self, call: Callable[[], Result]) -> Result | None:
+        """Call the service; on a ServiceError put its message at the field and return None."""
+        try:
+            return call()
+        except ServiceError as error:
+            self.add_error(error.field if error.field in self.fields else None, error.message)
+            return None
+
+    def replace_data(self, values: dict[str, str]) -> None:
+        """Draw the form with other values than were sent."""
+        data = cast(QueryDict, self.data).copy()
+        for name, value in values.items():
+            data[name] = value
+        self.data = data
+
+
+class SecretInput(forms.PasswordInput):
+    """A password field that is never filled in again, whatever was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            attrs={"autocomplete": "new-password", "spellcheck": "false"}, render_value=False
+        )
+
+
+class SecretTextarea(forms.Textarea):
+    """Several lines of secret; never filled in again."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(attrs={"autocomplete": "off", "spellcheck": "false", "rows": rows})
+
+    def format_value(self, value: Any) -> str:
+        return ""
+
+
+class JsonObjectField(forms.CharField):
+    """A JSON object as text; what was typed stays as it was typed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("required", False)
+        super().__init__(
+            widget=forms.Textarea(
+                attrs={"rows": 4, "spellcheck": "false", "class": "gw-code", "placeholder": "{ }"}
+            ),
+            **kwargs,
+        )
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value)
+        if not text:
+            return {}
+        try:
+            parsed = json.loads(text)
+        except ValueError as error:
+            raise forms.ValidationError(f"This is not JSON: {error}.") from error
+        if not isinstance(parsed, dict):
+            raise forms.ValidationError('Enter a JSON object, for example {"seed": 1}.')
+        return parsed
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return json.dumps(value, indent=2) if value else ""
+        return value
+
+
+class SearchForm(forms.Form):
+    """The search field every list has."""
+
+    q = forms.CharField(
+        label="Search",
+        required=False,
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": "Search"}),
+    )
+
+    def value(self, name: str) -> str:
+        """The filter's value; "" when it is not set or not valid."""
+        self.is_valid()
+        return str(self.cleaned_data.get(name) or "")

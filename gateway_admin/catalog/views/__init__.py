@@ -1,0 +1,1 @@
+"""Pages of supply: thin; forms collect, services decide."""
