@@ -1,5 +1,15 @@
 """API routes of this app, mounted under /api/v1/."""
 
-from django.urls import URLPattern
+from django.urls import URLPattern, URLResolver, path
+from rest_framework.routers import SimpleRouter
 
-urlpatterns: list[URLPattern] = []
+from gateway_admin.fleet.api import DraftView, PublishView, ReplicaViewSet, RevisionViewSet
+
+router = SimpleRouter()
+router.register("revisions", RevisionViewSet, basename="api-revision")
+router.register("replicas", ReplicaViewSet, basename="api-replica")
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("environments/<slug:slug>/draft/", DraftView.as_view(), name="api-draft"),
+    path("environments/<slug:slug>/publish/", PublishView.as_view(), name="api-publish"),
+    *router.urls,
+]

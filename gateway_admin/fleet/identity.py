@@ -85,7 +85,6 @@ def identity_reveal(
         action="fleet_token.reveal",
         target=fleet_identity(environment),
         environment=environment.slug,
-        ip=ip,
     )
     return revealed
 

@@ -67,6 +67,10 @@ class Revision(models.Model):
     def __str__(self) -> str:
         return f"revision {self.number}"
 
+    @property
+    def previous_number(self) -> int:
+        return self.number - 1
+
 
 class Replica(models.Model):
     """One proxy process of an environment; its workers tell when it was last seen."""
@@ -84,6 +88,10 @@ class Replica(models.Model):
 
     def __str__(self) -> str:
         return self.hostname
+
+    @property
+    def short_id(self) -> str:
+        return str(self.pk)[:8]
 
 
 class ReplicaWorker(models.Model):
