@@ -107,8 +107,9 @@ def live_web(live_server: Any, settings: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
+def browser(django_db_setup: None) -> Iterator["Browser"]:
     """Chromium of the system. Per module: Playwright's loop must not meet asyncio tests."""
+    from django.db import connection
     from playwright.sync_api import sync_playwright
 
     if not CHROMIUM.exists():
@@ -118,7 +119,10 @@ def browser() -> Iterator["Browser"]:
         )
     # Playwright's synchronous interface keeps a loop in this thread, which Django mistrusts.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    rows = connection._test_serialized_contents  # type: ignore[attr-defined]
     with sync_playwright() as playwright:
+        # Inside a loop Django's connection is another object: it restores the same rows.
+        connection._test_serialized_contents = rows  # type: ignore[attr-defined]
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_FLAGS)
         yield chromium
         chromium.close()

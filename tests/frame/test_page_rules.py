@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.test import Client
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+from django.test import Client, RequestFactory
+from django.utils import timezone
+
+from gateway_admin.accounts.models import Organisation
+from gateway_admin.frame.middleware import TimeZoneMiddleware
 
 TEMPLATES = sorted((Path(settings.BASE_DIR) / "templates").rglob("*.html"))
 
@@ -37,27 +44,29 @@ def test_an_unknown_address_says_so_in_the_frame(people: Any, client_of: Any) ->
 
 
 def test_error_pages_need_no_database() -> None:
-    from django.template.loader import render_to_string
-
     for status in (403, 404, 500, 503):
         assert str(status) in render_to_string(f"{status}.html")
 
 
 @pytest.mark.django_db
-def test_times_are_in_the_zone_of_the_organisation(people: Any, client_of: Any) -> None:
-    from gateway_admin.accounts.models import Organisation
-
+def test_times_are_in_the_zone_of_the_organisation(people: Any, rf: RequestFactory) -> None:
     Organisation.objects.update_or_create(id=1, defaults={"time_zone": "Asia/Kolkata"})
-    response = client_of(people.owner).get("/account/2fa/")
-    assert response.context["frame"].zone == "Asia/Kolkata"
+    request = rf.get("/")
+    request.user = people.owner
+    zones = []
+
+    def page(request: HttpRequest) -> HttpResponse:
+        zones.append(timezone.get_current_timezone_name())
+        return HttpResponse()
+
+    TimeZoneMiddleware(page)(request)
+    request.user = AnonymousUser()
+    TimeZoneMiddleware(page)(request)
+    assert zones == ["Asia/Kolkata", "UTC"]
 
 
 @pytest.mark.django_db
 def test_the_demo_banner_shows_while_there_is_demo_data(people: Any, client_of: Any) -> None:
-    from django.utils import timezone
-
-    from gateway_admin.accounts.models import Organisation
-
     client = client_of(people.owner)
     assert "Demo data" not in client.get("/account/2fa/").content.decode()
     Organisation.objects.update_or_create(id=1, defaults={"demo_since": timezone.now()})
