@@ -1,5 +1,10 @@
 """API routes of this app, mounted under /api/v1/."""
 
-from django.urls import URLPattern
+from rest_framework.routers import SimpleRouter
 
-urlpatterns: list[URLPattern] = []
+from gateway_admin.keys.api import KeyViewSet, TeamViewSet
+
+router = SimpleRouter()
+router.register("teams", TeamViewSet, basename="api-team")
+router.register("keys", KeyViewSet, basename="api-key")
+urlpatterns = router.urls

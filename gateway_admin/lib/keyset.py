@@ -60,7 +60,7 @@ def page_of(
         if edge is not None:
             cut = cut.filter(order.beyond(*edge, backwards=backwards))
         found = list(cut[: size + 1])
-    except (ValidationError, ValueError):  # a cursor of another order, or made up
+    except (ValidationError, ValueError, TypeError):  # a cursor of another order, or made up
         return page_of(rows, order=order, query=_without_cursor(query), size=size, path=path)
     more = len(found) > size
     found = found[:size]
