@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 from django import forms, template
 from django.forms import BoundField
+from django.http import QueryDict
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html
@@ -419,7 +420,7 @@ def kind_of(bound: BoundField) -> str:
 
 def with_defaults(form: forms.BaseForm) -> Any:
     """The form's data with the initial value of every filter that the address leaves out."""
-    data = form.data.copy()
+    data = cast(QueryDict, form.data).copy()
     for bound in form.visible_fields():
         if bound.html_name not in data and bound.field.initial not in (None, ""):
             data[bound.html_name] = bound.field.initial
