@@ -120,7 +120,7 @@ class Edge:
     # --- listing routes ------------------------------------------------------------------
 
     async def _listing(self, raw_path: bytes, scope: Scope, send: Send) -> None:
-        name = model_in_path(raw_path)
+        name = model_in_path(raw_path) if scope["method"] == "GET" else None
         if raw_path not in MODEL_LIST and raw_path not in MODEL_INFO and name is None:
             raise no_such_route(raw_path.decode("latin-1"))
         if scope["method"] != "GET":

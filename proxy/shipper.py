@@ -16,7 +16,7 @@ from proxy.state import FILE_MODE
 
 logger = logging.getLogger("gateway.shipper")
 
-SHIP_INTERVAL_S = 1.0
+SHIP_INTERVAL_MAX_S = 1.0
 ADOPT_INTERVAL_S = 10.0
 MAX_BACKOFF_S = 30.0
 BATCH_EVENTS = 1_000
@@ -30,11 +30,18 @@ class Shipper:
     """The delivery loop of one worker."""
 
     def __init__(
-        self, spool: Spool, control: ControlPlane, *, replica_id: str, state_dir: Path
+        self,
+        spool: Spool,
+        control: ControlPlane,
+        *,
+        replica_id: str,
+        state_dir: Path,
+        interval_s: float,
     ) -> None:
         self.spool = spool
         self.control = control
         self.replica_id = replica_id
+        self.interval_s = interval_s
         self.refused_path = state_dir / REFUSED_FILE
         self.shipped = 0
         self.refused = 0
@@ -48,7 +55,7 @@ class Shipper:
 
     async def run(self) -> None:
         """Ship for ever; failures back off and are logged once."""
-        backoff_s = SHIP_INTERVAL_S
+        backoff_s = self.interval_s
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), backoff_s)
@@ -64,7 +71,7 @@ class Shipper:
                 if self.failing_since is not None:
                     logger.info("usage is delivered again")
                 self.failing_since = None
-                backoff_s = SHIP_INTERVAL_S
+                backoff_s = self.interval_s
 
     async def flush(self) -> None:
         """Deliver all that waits; raise ControlPlaneError at the first failure."""

@@ -18,7 +18,7 @@ from proxy.control import ControlPlane, ControlPlaneError
 from proxy.health import Health
 from proxy.metrics import Metrics
 from proxy.settings import ProxySettings
-from proxy.shipper import Shipper
+from proxy.shipper import SHIP_INTERVAL_MAX_S, Shipper
 from proxy.snapshot import PolicyTable, Snapshot
 from proxy.spool import Spool
 from proxy.state import StateDirectory
@@ -83,7 +83,11 @@ class Worker:
         self.spool = Spool(self.state.spool, max_bytes=settings.spool_max_bytes)
         self.control = ControlPlane(settings.fleet)
         self.shipper = Shipper(
-            self.spool, self.control, replica_id=self.replica_id, state_dir=settings.state_dir
+            self.spool,
+            self.control,
+            replica_id=self.replica_id,
+            state_dir=settings.state_dir,
+            interval_s=min(settings.poll_interval_s, SHIP_INTERVAL_MAX_S),
         )
         self.sync = Synchroniser(self)
         self._tasks: set[asyncio.Task[None]] = set()

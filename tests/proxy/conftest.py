@@ -180,6 +180,7 @@ def gateway(started_gateway: Gateway) -> Gateway:
     newest = peer.revisions[max(peer.revisions)]
     if newest["document"] != wanted:
         peer.wait_applied(peer.publish(wanted, standard_secrets()))
+    peer.wait_delivered()
     started_gateway.simulator.reset()
     peer.events.clear()
     return started_gateway

@@ -97,6 +97,13 @@ class ControlPlanePeer:
             lambda: any(r["policy_version"] >= version for r in self.reports[-20:]),
         )
 
+    def wait_delivered(self) -> None:
+        """Wait until nothing waits in the replica's spool."""
+        seen = len(self.reports)
+        self.wait_for(
+            "an empty spool", lambda: any(r["spool_events"] == 0 for r in self.reports[seen + 1 :])
+        )
+
     def wait_event(self, event_id: str, timeout_s: float = 10.0) -> UsageEventDocument:
         """The delivered event of a request."""
         self.wait_for(f"event {event_id}", lambda: event_id in self.events, timeout_s)

@@ -1,0 +1,97 @@
+"""Fallback chains: who answers, what is recorded, and who may be fallen back to."""
+
+from typing import Any
+
+import pytest
+
+from tests.proxy.conftest import Gateway, standard_document, standard_secrets
+
+HELLO: Any = [{"role": "user", "content": "Hello there my friend"}]
+
+
+def chat(gateway: Gateway, model: str, public_id: str = "alpha", **more: Any) -> Any:
+    with gateway.client(public_id) as client:
+        return client.post("/v1/chat/completions", json={"model": model, "messages": HELLO, **more})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_general_fallback(gateway: Gateway, stream: bool) -> None:
+    answer = chat(gateway, "fails", stream=stream)
+    assert answer.status_code == 200
+    assert answer.headers["x-gateway-model"] == "chat-openai"
+    event = gateway.event(answer)
+    assert (event["requested_model"], event["model"], event["why"]) == (
+        "fails", "chat-openai", "fallback",
+    )  # fmt: skip
+    first, second = event["attempts"]
+    assert (first["deployment"], first["why"], first["status"]) == ("bad-fails", "first", 500)
+    assert first["error_class"] == "server_error"
+    assert (second["deployment"], second["status"]) == ("dep-openai", 200)
+    assert event["cost"] is not None
+    assert float(event["cost"]) > 0
+
+
+def test_chain_goes_on_in_order(gateway: Gateway) -> None:
+    event = gateway.event(chat(gateway, "limited"))
+    assert [attempt["model"] for attempt in event["attempts"]] == [
+        "limited", "fails", "chat-anthropic",
+    ]  # fmt: skip
+    assert event["model"] == "chat-anthropic"
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "why"),
+    [("too-long", "chat-gemini", "context_window"), ("filtered", "chat-openai", "content_policy")],
+)
+def test_chains_for_a_reason(gateway: Gateway, model: str, target: str, why: str) -> None:
+    event = gateway.event(chat(gateway, model))
+    assert (event["model"], event["why"]) == (target, why)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+def test_fallback_on_other_routes(gateway: Gateway, path: str) -> None:
+    body: dict[str, Any] = {"model": "fails", "messages": HELLO, "max_tokens": 50}
+    if path.endswith("responses"):
+        body = {"model": "fails", "input": "hello"}
+    with gateway.client() as client:
+        answer = client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert gateway.event(answer)["model"] == "chat-openai"
+
+
+def test_a_key_never_falls_back_to_a_model_it_may_not_use(gateway: Gateway) -> None:
+    gateway.set_key("narrow", models=["fails"])
+    answer = chat(gateway, "fails", "narrow")
+    assert answer.status_code == 500
+    assert len(gateway.event(answer)["attempts"]) == 1
+
+
+def test_environment_without_fallback(gateway: Gateway) -> None:
+    content = standard_document(gateway.simulator, fallback_enabled=False)
+    gateway.peer.wait_applied(gateway.peer.publish(content, standard_secrets()))
+    assert chat(gateway, "fails").status_code == 500
+
+
+def test_retries_are_attempts(gateway: Gateway) -> None:
+    content = standard_document(gateway.simulator, num_retries=2)
+    gateway.peer.wait_applied(gateway.peer.publish(content, standard_secrets()))
+    gateway.simulator.control(
+        kind="openai", model="gpt-4o", faults=[{"type": "server_error", "first": 2}]
+    )
+    event = gateway.event(chat(gateway, "chat-openai"))
+    assert [attempt["why"] for attempt in event["attempts"]] == ["first", "retry", "retry"]
+    assert event["status"] == "ok"
+    assert gateway.simulator.settled_ledger()["rows"][0]["requests"] == 3
+
+
+def test_time_out_of_the_environment(gateway: Gateway) -> None:
+    content = standard_document(gateway.simulator, timeout_s=0.5, stream_timeout_s=0.5)
+    gateway.peer.wait_applied(gateway.peer.publish(content, standard_secrets()))
+    gateway.simulator.control(
+        kind="openai", model="gpt-4o", faults=[{"type": "timeout", "hang_s": 5}]
+    )
+    answer = chat(gateway, "chat-openai")
+    assert answer.status_code == 408
+    event = gateway.event(answer)
+    assert event["error_class"] == "timeout"
+    assert 400 < event["latency_ms"] < 3000
