@@ -10,9 +10,13 @@ def main() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         found = ".".join(str(part) for part in sys.version_info[:3])
         sys.exit(f"Gateway Admin needs Python 3.11 to 3.13; this is {found}.")
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))  # names the setting and what to do
 
 
 if __name__ == "__main__":

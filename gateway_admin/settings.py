@@ -28,15 +28,29 @@ DATA_DIR = Path(env.str("GATEWAY_DATA_DIR", str(BASE_DIR / ".gateway"))).resolve
 _generated = SecretsFile(DATA_DIR / "secrets.json", allowed=not PRODUCTION)
 
 SECRET_KEY = _generated.get("GATEWAY_SECRET_KEY")
-ENCRYPTION_KEYS = KeyRing.parse(_generated.get("GATEWAY_ENCRYPTION_KEYS"))
-KEY_PEPPER = base64.b64decode(_generated.get("GATEWAY_KEY_PEPPER"))
+try:
+    ENCRYPTION_KEYS = KeyRing.parse(_generated.get("GATEWAY_ENCRYPTION_KEYS"))
+except ValueError as error:
+    raise ImproperlyConfigured(f"GATEWAY_ENCRYPTION_KEYS: {error}") from error
+try:
+    KEY_PEPPER = base64.b64decode(_generated.get("GATEWAY_KEY_PEPPER"), validate=True)
+except ValueError as error:
+    raise ImproperlyConfigured(f"GATEWAY_KEY_PEPPER is not base64: {error}") from error
+
+
+def _integer(name: str, default: int) -> int:
+    try:
+        return int(env.str(name, str(default)))
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is not a whole number: {error}") from error
+
 
 WEB_HOST = env.str("GATEWAY_WEB_HOST", "127.0.0.1")
-WEB_PORT = env.int("GATEWAY_WEB_PORT", 8000)
-WEB_THREADS = env.int("GATEWAY_WEB_THREADS", 8)
+WEB_PORT = _integer("GATEWAY_WEB_PORT", 8000)
+WEB_THREADS = _integer("GATEWAY_WEB_THREADS", 8)
 PROXY_HOST = env.str("GATEWAY_PROXY_HOST", "127.0.0.1")
-PROXY_PORT = env.int("GATEWAY_PROXY_PORT", 4000)
-PROXY_WORKERS = env.int("GATEWAY_PROXY_WORKERS", 1)
+PROXY_PORT = _integer("GATEWAY_PROXY_PORT", 4000)
+PROXY_WORKERS = _integer("GATEWAY_PROXY_WORKERS", 1)
 PROXY_ENVIRONMENTS = env.list("GATEWAY_PROXY_ENVIRONMENTS", default=["prod"])
 PUBLIC_URL = env.str("GATEWAY_PUBLIC_URL", f"http://127.0.0.1:{WEB_PORT}").rstrip("/")
 PROXY_PUBLIC_URL = env.str("GATEWAY_PROXY_PUBLIC_URL", f"http://127.0.0.1:{PROXY_PORT}").rstrip("/")
@@ -47,7 +61,7 @@ ALLOWED_HOSTS = env.list(
 if PRODUCTION and not ALLOWED_HOSTS:
     raise ImproperlyConfigured("GATEWAY_ALLOWED_HOSTS: name the hosts that this site answers to")
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
-TRUSTED_PROXIES = env.int("GATEWAY_TRUSTED_PROXIES", 0)
+TRUSTED_PROXIES = _integer("GATEWAY_TRUSTED_PROXIES", 0)
 METRICS_TOKEN = env.str("GATEWAY_METRICS_TOKEN", "")
 
 INSTALLED_APPS = [
@@ -179,8 +193,8 @@ CELERY_BEAT_SCHEDULE = {
     "keys-policy-log": {"task": "keys.forget_old_policy_changes", "schedule": 3600},
 }
 
-USAGE_RETENTION_DAYS = env.int("GATEWAY_USAGE_RETENTION_DAYS", 180)
-USAGE_ACCEPTED_AGE_DAYS = env.int("GATEWAY_USAGE_ACCEPTED_AGE_DAYS", 30)
+USAGE_RETENTION_DAYS = _integer("GATEWAY_USAGE_RETENTION_DAYS", 180)
+USAGE_ACCEPTED_AGE_DAYS = _integer("GATEWAY_USAGE_ACCEPTED_AGE_DAYS", 30)
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
@@ -262,7 +276,7 @@ if TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 LOG_LEVEL = env.str("GATEWAY_LOG_LEVEL", "INFO").upper()
-_shared_processors = [
+_shared_processors: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,

@@ -9,6 +9,7 @@ from pathlib import Path
 from gateway_admin.lib.embedded_state import EmbeddedState, Endpoint, free_port, is_free
 from gateway_admin.supervisor.embedded import EmbeddedPostgres, EmbeddedValkey
 from gateway_admin.supervisor.errors import StartError
+from gateway_admin.supervisor.pids import is_alive
 
 CLEANUP_S = 20.0  # how long the processes of a killed supervisor may take to end
 
@@ -30,7 +31,7 @@ def lock(data_dir: Path) -> int:
             break
         except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode().strip()
-            if _is_alive(holder) or time.monotonic() > deadline:
+            if (holder.isdigit() and is_alive(int(holder))) or time.monotonic() > deadline:
                 raise StartError(
                     f"Gateway Admin already runs on {data_dir} (process {holder}): "
                     "stop it first, or set GATEWAY_DATA_DIR to another directory."
@@ -39,18 +40,6 @@ def lock(data_dir: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
-
-
-def _is_alive(holder: str) -> bool:
-    if not holder.isdigit():
-        return False
-    try:
-        os.kill(int(holder), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def embedded_state(data_dir: Path, *, postgres: bool, valkey: bool) -> tuple[EmbeddedState, bool]:

@@ -22,6 +22,7 @@ import redis
 from gateway_admin.lib.embedded_state import LOOPBACK, Endpoint
 from gateway_admin.supervisor.accounts import ServiceAccount
 from gateway_admin.supervisor.errors import StartError
+from gateway_admin.supervisor.pids import runs_program
 
 POSTGRES_USER = DATABASE = "gateway"
 LEFTOVER_STOP_S = 20.0
@@ -240,30 +241,12 @@ def _stop_leftover(pid_file: Path, *, program: str, stop_signal: signal.Signals)
     except (FileNotFoundError, ValueError):
         return
     deadline = time.monotonic() + LEFTOVER_STOP_S
-    if _is_running(pid, program=program):
+    if runs_program(pid, program):
         os.kill(pid, stop_signal)
-    while _is_running(pid, program=program):
+    while runs_program(pid, program):
         if time.monotonic() > deadline:
             raise StartError(f"An earlier {program} (process {pid}) does not stop: end it.")
         time.sleep(0.05)
-
-
-def _is_running(pid: int, *, program: str) -> bool:
-    """Whether this live process runs that program; a zombie does not count."""
-    if Path("/proc/self/stat").exists():
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()  # pid (name) state …
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        name, _, rest = stat.partition("(")[2].rpartition(")")
-        return program[:15] == name and rest.split()[0] != "Z"
-    done = subprocess.run(
-        ["ps", "-o", "comm=", "-p", str(pid)],  # noqa: S607 (the system's ps)
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return program in done.stdout
 
 
 def wait_until_ready(

@@ -17,6 +17,7 @@ BACKOFF_LAST_S = 30.0
 STEADY_AFTER_S = 30.0  # a child that lived this long starts again without waiting longer
 PROBE_INTERVAL_S = 0.1
 LONGEST_LINE_BYTES = 64 * 1024
+OUTPUT_END_S = 1.0  # for the last lines of a child that has ended
 
 
 @dataclass(frozen=True)
@@ -105,55 +106,58 @@ class Child:
         spec = self.spec
         if spec.prepare is not None:
             await asyncio.to_thread(spec.prepare)
-        process = await asyncio.create_subprocess_exec(
-            *spec.command(),
-            env=dict(spec.environment),
-            cwd=spec.cwd,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # its own group: Ctrl-C reaches the supervisor alone
-        )
+        # A pipe of our own: asyncio's would keep `wait` waiting for a crashed child's children.
+        reading, writing = os.pipe()
+        output = asyncio.create_task(self._copy_output(reading))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *spec.command(),
+                env=dict(spec.environment),
+                cwd=spec.cwd,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,  # its own group: Ctrl-C reaches the supervisor alone
+            )
+        finally:
+            os.close(writing)
         self._process = process
         self.starts += 1
         self.reaper.started(process.pid, spec.stop_signal)
         watch = asyncio.create_task(self._watch_ready())
         try:
-            await asyncio.gather(self._copy_output(process), process.wait())
+            return await process.wait()
         finally:
             watch.cancel()
             self.ready.clear()
             self.ends += 1
             _kill_group(process.pid)  # what a crashed child itself has left
             self.reaper.ended(process.pid)
-        return process.returncode or 0
+            await asyncio.wait({output}, timeout=OUTPUT_END_S)
+            output.cancel()
 
     async def _watch_ready(self) -> None:
         while not await asyncio.to_thread(self.spec.probe):  # noqa: ASYNC110 (it is polled)
             await asyncio.sleep(PROBE_INTERVAL_S)
         self.ready.set()
 
-    async def _copy_output(self, process: asyncio.subprocess.Process) -> None:
-        """Print whole lines. Ends with the child even if a grandchild keeps the pipe open."""
-        if process.stdout is None:
-            return
-        ended = asyncio.ensure_future(process.wait())
+    async def _copy_output(self, descriptor: int) -> None:
+        """Print what comes through the pipe, line by line."""
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
+        )
         pending = b""
-        while True:
-            reading = asyncio.ensure_future(process.stdout.read(LONGEST_LINE_BYTES))
-            await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                await asyncio.wait({reading}, timeout=0.2)
-            if not reading.done() or not (chunk := reading.result()):
-                reading.cancel()
-                break
-            *lines, pending = (pending + chunk).split(b"\n")
-            if len(pending) > LONGEST_LINE_BYTES:
-                lines, pending = [*lines, pending], b""
-            for line in lines:
-                self._print(line)
-        if pending:
+        try:
+            while chunk := await reader.read(LONGEST_LINE_BYTES):
+                *lines, pending = (pending + chunk).split(b"\n")
+                if len(pending) > LONGEST_LINE_BYTES:
+                    lines, pending = [*lines, pending], b""
+                for line in lines:
+                    self._print(line)
             self._print(pending)
+        finally:
+            transport.close()
 
     def _print(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()

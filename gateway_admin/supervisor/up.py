@@ -25,7 +25,7 @@ from gateway_admin.supervisor.probes import database_error, local_url, redis_err
 from gateway_admin.supervisor.process import Child, ChildSpec, Reaper
 
 SERVERS_READY_S = 90.0
-EXTERNAL_PATIENCE_S = 10.0
+EXTERNAL_PATIENCE_S = 5.0
 SITE_FIRST_S = 20.0  # worker and beat leave the processors to web and proxy for so long
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from argparse import ArgumentParser
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from gateway_admin.supervisor import datadir, plan
 from gateway_admin.supervisor.embedded import EmbeddedPostgres, EmbeddedValkey
 from gateway_admin.supervisor.errors import StartError
+from gateway_admin.supervisor.process import ChildSpec
 from gateway_admin.supervisor.up import Supervisor
 
 
@@ -39,11 +41,10 @@ def _supervisor(*, demo: bool) -> Supervisor:
     plan.require_ports()
     plan.require_static_files()
     postgres, valkey = _embedded_servers(data_dir)
-    extra = []
+    extra: list[ChildSpec] = []
     if demo:
-        from gateway_admin.demo.processes import demo_children
-
-        extra = demo_children(data_dir=data_dir)
+        processes = import_module("gateway_admin.demo.processes")  # late: it reads its fixtures
+        extra = processes.demo_children(data_dir=data_dir)
     return Supervisor(
         data_dir=data_dir,
         lock_descriptor=descriptor,
