@@ -130,6 +130,21 @@ def credential_replace_secret(
 
 
 @transaction.atomic
+def credential_change(
+    *,
+    actor: User | None,
+    credential: Credential,
+    secret: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Credential:
+    """`credential_update` and, if a secret is given, `credential_replace_secret`: both or none."""
+    credential = credential_update(actor=actor, credential=credential, **fields)
+    if secret is not None:
+        credential = credential_replace_secret(actor=actor, credential=credential, secret=secret)
+    return credential
+
+
+@transaction.atomic
 def credential_delete(*, actor: User | None, credential: Credential) -> None:
     """Delete a credential that nothing uses; its secrets go with it."""
     environment = draft_lock(credential.environment)

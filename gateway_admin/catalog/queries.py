@@ -170,3 +170,27 @@ def litellm_providers() -> list[str]:
     """LiteLLM's names of providers that the price book knows, for suggestions."""
     names = PriceBookEntry.objects.values_list("litellm_provider", flat=True).distinct()
     return sorted({name.split("-")[0] for name in names if name})
+
+
+def prices_in_force() -> "Prefetch[str]":
+    """Prefetch of a deployment's newest price as `in_force`, a list of at most one."""
+    newest = (
+        Price.objects.filter(effective_from__lte=timezone.now())
+        .order_by("deployment_id", "-effective_from", "-pk")
+        .distinct("deployment_id")
+    )
+    return Prefetch("prices", queryset=newest, to_attr="in_force")
+
+
+def deployments_everywhere() -> QuerySet[Deployment]:
+    """Deployments of all environments with their prices in force."""
+    return Deployment.objects.select_related(
+        "environment", "model", "provider", "credential__secret"
+    ).prefetch_related(prices_in_force())
+
+
+def models_everywhere() -> QuerySet[Model]:
+    """Models with their deployments in all environments and the prices of these."""
+    return Model.objects.prefetch_related(
+        Prefetch("deployments", queryset=deployments_everywhere())
+    )

@@ -15,6 +15,7 @@ from gateway_admin.accounts.services import audit
 from gateway_admin.catalog.chains import chain_create, chain_delete, chain_update
 from gateway_admin.catalog.connection_test import connection_test
 from gateway_admin.catalog.credentials import (
+    credential_change,
     credential_create,
     credential_delete,
     credential_replace_secret,
@@ -49,6 +50,7 @@ __all__ = [
     "chain_delete",
     "chain_update",
     "connection_test",
+    "credential_change",
     "credential_create",
     "credential_delete",
     "credential_replace_secret",

@@ -1,11 +1,12 @@
 """A believable environment to look at; used by the browser tests."""
 
+from django.utils import timezone
+
 from gateway_admin.accounts.models import User
 from gateway_admin.catalog import services
 from gateway_admin.catalog.credentials import credentials_seen
 from gateway_admin.catalog.models import Credential, Deployment, Environment, Model
 from gateway_admin.catalog.onboarding import deploy
-from django.utils import timezone
 
 PROVIDERS = {
     "openai": ("OpenAI", {"api_key": "sk-proj-canary-1f8a9c3e5b7d"}, {}),

@@ -23,6 +23,12 @@ class ServiceForm(forms.Form):
             self.add_error(error.field if error.field in self.fields else None, error.message)
             return None
 
+    def given(self, name: str) -> str:
+        """What a field holds now, as text. Unlike `self[name]` it does not fix its help yet."""
+        if self.is_bound:
+            return str(self.data.get(self.add_prefix(name)) or "")
+        return str(self.get_initial_for_field(self.fields[name], name) or "")
+
     def replace_data(self, values: dict[str, str]) -> None:
         """Draw the form with other values than were sent."""
         data = cast(QueryDict, self.data).copy()
@@ -86,7 +92,7 @@ class SearchForm(forms.Form):
     q = forms.CharField(
         label="Search",
         required=False,
-        widget=forms.TextInput(attrs={"type": "search", "placeholder": "Search"}),
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": "Name …"}),
     )
 
     def value(self, name: str) -> str:

@@ -119,7 +119,7 @@ class DeploymentForm(ServiceForm):
     def _chosen_credential(self) -> Credential | None:
         field = self.fields["credential"]
         assert isinstance(field, CredentialChoice)
-        value = str(self["credential"].value() or "")
+        value = self.given("credential")
         try:
             return field.queryset.filter(pk=value).first() if value and field.queryset else None
         except forms.ValidationError:
@@ -132,8 +132,8 @@ class DeploymentForm(ServiceForm):
         return prices.price_for(
             kind=provider.kind,
             litellm_provider=provider.litellm_provider,
-            upstream_model=str(self["upstream_model"].value() or ""),
-            region=str(self["region"].value() or ""),
+            upstream_model=self.given("upstream_model"),
+            region=self.given("region"),
         )
 
     def _adapt(self, credential: Credential | None) -> None:
@@ -174,7 +174,7 @@ class DeploymentForm(ServiceForm):
 
     def prefill_own_prices(self) -> None:
         """Offer the book's figures where no own price was typed."""
-        if self.entry is None or self["price_source"].value() == "own":
+        if self.entry is None or self.given("price_source") == "own":
             return
         units = self.entry.units
         self.replace_data(
@@ -210,12 +210,12 @@ def quote_text(unit: str, amount: str) -> str:
 
 
 def quotes(units: dict[str, str]) -> list[tuple[str, str]]:
-    """(label, "$2.50 per 1M tokens") of each price, in the order of PRICE_UNITS."""
+    """(label, "$2.50 / 1M") of each price, in the order of PRICE_UNITS."""
     return [
         (
             prices.UNIT_LABELS[unit],
             f"{prices.dollars(prices.per_quote(unit, units[unit]))} "
-            f"{'per 1M tokens' if prices.is_token_unit(unit) else 'each'}",
+            f"{'/ 1M' if prices.is_token_unit(unit) else 'each'}",
         )
         for unit in PRICE_UNITS
         if unit in units
