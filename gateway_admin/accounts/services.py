@@ -157,7 +157,8 @@ def setup_link_find(*, secret: str) -> SetupLink | None:
 @transaction.atomic
 def setup_complete(*, secret: str, email: str, name: str, password: str) -> User:
     """Use the link up and create the first administrator."""
-    Organisation.objects.select_for_update().get()  # two links at once make one administrator
+    # Two links used at once make one administrator.
+    Organisation.objects.select_for_update(no_key=True).get()
     _use_up(secret)
     _check_password(password, User(email=email, name=name))
     return user_create(actor=None, email=email, role=Role.ADMIN, name=name, password=password)
@@ -261,7 +262,7 @@ def organisation_update(*, actor: User, name: str, time_zone: str) -> Organisati
         raise InvalidInput("Give the organisation a name.", field="name")
     if time_zone not in available_timezones():
         raise InvalidInput("No such time zone. Europe/Berlin is one.", field="time_zone")
-    organisation = Organisation.objects.select_for_update().get()
+    organisation = Organisation.objects.select_for_update(no_key=True).get()
     changes = {
         field: [getattr(organisation, field), value]
         for field, value in wanted.items()
@@ -309,7 +310,8 @@ def _group(role: Role) -> Group:
 
 
 def _locked(user: User) -> User:
-    return User.objects.select_for_update().get(pk=user.pk)
+    """The row as it is now. Audit rows that refer to it do not wait for this lock."""
+    return User.objects.select_for_update(no_key=True).get(pk=user.pk)
 
 
 def _refuse_last_administrator(user: User, field: str | None = None) -> None:
@@ -318,7 +320,7 @@ def _refuse_last_administrator(user: User, field: str | None = None) -> None:
     The organisation's row serves as the lock: two administrators who demote each other at
     the same moment would otherwise both succeed.
     """
-    Organisation.objects.select_for_update().get()
+    Organisation.objects.select_for_update(no_key=True).get()
     others = User.objects.filter(groups__name=Role.ADMIN.value, is_active=True).exclude(pk=user.pk)
     if not others.exists():
         raise Conflict(

@@ -96,7 +96,7 @@ def forget_old_changes() -> int:
     """Drop deltas older than three days; a replica that slept longer resyncs in full."""
     horizon = timezone.now() - DELTA_LIFETIME
     forgotten = 0
-    for clock in PolicyClock.objects.select_for_update().order_by("environment_id"):
+    for clock in PolicyClock.objects.select_for_update(no_key=True).order_by("environment_id"):
         old = PolicyChange.objects.filter(environment=clock.environment_id, at__lt=horizon)
         newest = old.order_by("-version").values_list("version", flat=True).first()
         if newest is None:
@@ -115,7 +115,7 @@ def _advance(environment_id: UUID) -> int:
         [PolicyClock(environment_id=environment_id)], ignore_conflicts=True
     )
     clock = (
-        PolicyClock.objects.select_for_update(of=("self",))
+        PolicyClock.objects.select_for_update(of=("self",), no_key=True)
         .select_related("environment")
         .get(environment_id=environment_id)
     )

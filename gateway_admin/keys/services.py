@@ -191,7 +191,7 @@ def keys_used(pairs: Iterable[tuple[UUID, datetime]]) -> None:
                 JOIN keys_virtualkey key ON key.id = used.id
                 WHERE key.last_used_at IS NULL
                     OR key.last_used_at <= used.at - make_interval(secs => %s)
-                FOR UPDATE OF key SKIP LOCKED
+                FOR NO KEY UPDATE OF key SKIP LOCKED
             )
             UPDATE keys_virtualkey key SET last_used_at = due.at FROM due WHERE key.id = due.id
             """,
@@ -308,7 +308,7 @@ def _all_locked(keys: Iterable[VirtualKey]) -> list[VirtualKey]:
     wanted = [key.pk for key in keys]
     if len(wanted) > MAX_BULK_KEYS:
         raise InvalidInput(f"At most {MAX_BULK_KEYS:,} keys at a time.")
-    rows = VirtualKey.objects.select_for_update(of=("self",)).filter(pk__in=wanted)
+    rows = VirtualKey.objects.select_for_update(of=("self",), no_key=True).filter(pk__in=wanted)
     return list(rows.select_related("environment", "owner", "team").order_by("pk"))
 
 

@@ -41,7 +41,7 @@ def team_create(
 
 @transaction.atomic
 def team_update(*, actor: User, team: Team, name: str, description: str) -> Team:
-    team = Team.objects.select_for_update().get(pk=team.pk)
+    team = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
     wanted = {"name": _checked_name(name, but=team), "description": description.strip()}
     changes = {
         field: [getattr(team, field), value]
@@ -58,7 +58,7 @@ def team_update(*, actor: User, team: Team, name: str, description: str) -> Team
 @transaction.atomic
 def team_delete(*, actor: User, team: Team) -> None:
     """Remove a team that never had keys; usage stays attributed to teams that had."""
-    team = Team.objects.select_for_update().get(pk=team.pk)
+    team = Team.objects.select_for_update().get(pk=team.pk)  # a key issued just now waits
     keys = VirtualKey.objects.filter(team=team).count()
     if keys:
         raise Conflict(
@@ -86,7 +86,7 @@ def member_add(
 
 @transaction.atomic
 def member_change(*, actor: User, membership: Membership, role: str) -> Membership:
-    membership = Membership.objects.select_for_update().get(pk=membership.pk)
+    membership = Membership.objects.select_for_update(no_key=True).get(pk=membership.pk)
     if membership.role != role:
         changes = {membership.user.email: [membership.role, role]}
         membership.role = role
@@ -103,7 +103,7 @@ def member_remove(*, actor: User, membership: Membership) -> int:
     """
     team, user = membership.team, membership.user
     keys = list(
-        VirtualKey.objects.select_for_update()
+        VirtualKey.objects.select_for_update(no_key=True)
         .filter(team=team, owner=user)
         .exclude(state=VirtualKey.State.REVOKED)
         .order_by("pk")
