@@ -12,7 +12,7 @@ Versions may be passed over (a rolled back transaction), never reordered.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -34,7 +34,7 @@ class PolicyDelta:
     """What a replica that knows `since` has to learn. `keys` is None: everything anew."""
 
     version: int
-    keys: frozenset[UUID] | None
+    keys: Set[UUID] | None
 
     @property
     def full(self) -> bool:
