@@ -41,6 +41,12 @@ def test_a_field_is_tied_to_its_help_and_its_error() -> None:
     assert '<label class="gw-label" for="id_name">' in html
 
 
+def test_a_control_alone_is_styled() -> None:
+    html = render('{% widget form.name autocomplete="off" %}', form=Credential())
+    assert 'class="form-control"' in html
+    assert 'autocomplete="off"' in html
+
+
 def test_optional_fields_say_so_and_required_ones_do_not() -> None:
     assert "optional" in render("{% field form.endpoint %}", form=Credential())
     assert "optional" not in render("{% field form.name %}", form=Credential())

@@ -222,6 +222,12 @@ def field(bound: BoundField, label: str = "", help: str = "", css: str = "") -> 
     }
 
 
+@register.simple_tag
+def widget(bound: BoundField, **attrs: str) -> SafeString:
+    """Only the control of a field, styled and tied to its help and error, for own markup."""
+    return styled(bound, **attrs)
+
+
 @register.inclusion_tag("partials/fields.html")
 def fields(form: forms.BaseForm) -> dict[str, Any]:
     """Messages of the whole form, then every visible field."""
