@@ -14,7 +14,7 @@ CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hi"}]
 
 
-def post(gateway: Gateway, public_id: str = "alpha", **body: Any) -> httpx.Response:
+def post(gateway: Gateway, public_id: str = "alpha", /, **body: Any) -> httpx.Response:
     with gateway.client(public_id) as client:
         return client.post(CHAT, json={"model": "chat-openai", "messages": HELLO} | body)
 

@@ -107,7 +107,12 @@ MEDIA: list[tuple[str, dict[str, Any], dict[str, str], str]] = [
         {"query": "1"},
         "0.002",
     ),
-    ("/v2/rerank", {"json": {"model": "rerank", "query": "x", "documents": ["a"]}}, {"query": "1"}, "0.002"),
+    (
+        "/v2/rerank",
+        {"json": {"model": "rerank", "query": "x", "documents": ["a"]}},
+        {"query": "1"},
+        "0.002",
+    ),
     ("/v1/moderations", {"json": {"model": "moderation", "input": "x"}}, {}, "0"),
     (
         "/v1/audio/transcriptions",
@@ -224,5 +229,5 @@ def test_events_equal_the_ledger_after_mixed_requests(gateway: Gateway) -> None:
     rows = gateway.simulator.settled_ledger()["rows"]
     assert sum(len(event["attempts"]) for event in events) == sum(row["requests"] for row in rows)
     for name in ("input_tokens", "output_tokens"):
-        assert sum(event[name] for event in events) == sum(row[name] for row in rows)  # type: ignore[literal-required]
+        assert sum(event[name] for event in events) == sum(row[name] for row in rows)
     assert {event["status"] for event in events} == {"ok"}

@@ -1,0 +1,201 @@
+"""Outages and crashes: known keys are served, events are neither lost nor doubled."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from gateway_admin.demo.simulator.process import Simulator
+from proxy.contract import bell_channel
+from tests.proxy import control_plane
+from tests.proxy.conftest import CANARY, Gateway, standard_document, standard_secrets
+from tests.proxy.control_plane import ControlPlanePeer
+from tests.proxy.documents import ENVIRONMENT, FLEET_TOKEN, new_key, policy
+from tests.proxy.load import HELLO, steady_load
+from tests.proxy.replica import Replica, free_port
+from tests.proxy.replica import running as running_replica
+
+pytestmark = pytest.mark.fleet
+
+
+@pytest.fixture(scope="module")
+def pair(simulator: Simulator) -> Iterator[Gateway]:
+    """A replica with two workers that hears bells and hardly polls."""
+    peer = ControlPlanePeer()
+    with control_plane.running(peer):
+        peer.publish(standard_document(simulator), standard_secrets())
+        peer.set_key(policy("alpha"))
+        environ = {
+            "GATEWAY_PROXY_WORKERS": "2",
+            "GATEWAY_POLL_INTERVAL_S": "1",
+            "REDIS_URL": os.environ["REDIS_URL"],
+        }
+        with running_replica(peer.url, **environ) as replica:
+            yield Gateway(replica, peer, simulator)
+
+
+def chat(gateway: Gateway) -> httpx.Response:
+    with gateway.client() as client:
+        return client.post("/v1/chat/completions", json={"model": "chat-openai", "messages": HELLO})
+
+
+def workers_at(peer: ControlPlanePeer, number: int) -> set[int]:
+    return {r["worker"] for r in peer.reports[-30:] if r["applied_revision"] == number}
+
+
+def test_bell_reaches_every_worker(pair: Gateway) -> None:
+    took_s = []
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as bell:
+        for _ in range(5):
+            content = standard_document(pair.simulator, num_retries=len(took_s) + 1)
+            number = pair.peer.publish(content, standard_secrets())
+            started = time.perf_counter()
+            bell.publish(bell_channel(ENVIRONMENT), f'{{"revision": {number}}}')
+            pair.peer.wait_for(
+                "both workers",
+                lambda n=number: workers_at(pair.peer, n) == {0, 1},  # type: ignore[misc]
+            )
+            took_s.append(time.perf_counter() - started)
+    print(f"bell to both acknowledgements: {max(took_s) * 1000:.0f} ms at most")  # noqa: T201
+    assert sorted(took_s)[2] < 0.9
+
+
+def test_crashed_worker_is_replaced_and_its_spool_adopted(pair: Gateway) -> None:
+    pair.peer.usage_status = 500
+    ids = [chat(pair).headers["x-gateway-request-id"] for _ in range(10)]
+    victims = pair.replica.children()
+    assert len(victims) == 2
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    pair.replica.wait("/ready", timeout_s=15)
+    pair.peer.usage_status = 200
+    pair.peer.wait_for("all events", lambda: set(ids) <= set(pair.peer.events), 30)
+    assert not set(pair.replica.children()) & set(victims)
+    assert chat(pair).status_code == 200
+
+
+def test_kill_9_under_load_loses_and_doubles_nothing(simulator: Simulator) -> None:
+    peer = ControlPlanePeer()
+    with control_plane.running(peer):
+        peer.publish(standard_document(simulator), standard_secrets())
+        peer.set_key(policy("alpha"))
+        with running_replica(peer.url) as replica:
+            with steady_load(replica.url) as load:
+                time.sleep(2)
+                replica.kill()
+                replica.start()
+                replica.wait("/ready")
+                time.sleep(1)
+            assert load.failures == []
+            assert load.broken > 0
+            peer.wait_for("answered events", lambda: set(load.answered) <= set(peer.events), 20)
+            assert len(load.answered) > 20
+            assert len(peer.events) <= len(load.answered) + load.broken
+
+
+def test_cold_start_with_the_control_plane_down(simulator: Simulator) -> None:
+    peer = ControlPlanePeer()
+    port = free_port()
+    with control_plane.running(peer, port):
+        peer.publish(standard_document(simulator), standard_secrets())
+        peer.set_key(policy("alpha"))
+        with running_replica(peer.url) as replica:
+            gateway = Gateway(replica, peer, simulator)
+            assert chat(gateway).status_code == 200
+            peer.wait_delivered()
+            replica.stop()
+            _control_plane_ends(peer)
+            replica.start()
+            replica.wait("/ready")
+            assert replica.process is not None
+            served = [chat(gateway).headers["x-gateway-request-id"] for _ in range(5)]
+            unknown = httpx.get(f"{replica.url}/v1/models", headers={"x-api-key": "sk-gw-a-b"})
+            assert unknown.status_code == 401
+            replica.kill()  # a crash while nothing can be delivered
+            replica.start()
+            replica.wait("/ready")
+            assert chat(gateway).status_code == 200
+            assert not set(served) & set(peer.events)
+            peer.token = FLEET_TOKEN
+            peer.wait_for("delivery", lambda: set(served) <= set(peer.events), 30)
+
+
+def _control_plane_ends(peer: ControlPlanePeer) -> None:
+    """From now on it answers nobody (as far as a replica can tell)."""
+    peer.token = "nobody has this token"
+
+
+def test_refused_token_is_told_and_does_not_stop_service(pair: Gateway) -> None:
+    _control_plane_ends(pair.peer)
+    try:
+        deadline = time.monotonic() + 10
+        while "fleet token" not in str(pair.client().get("/health").json()["reasons"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert chat(pair).status_code == 200
+    finally:
+        pair.peer.token = FLEET_TOKEN
+
+
+def test_probes_answer_while_litellm_is_imported(simulator: Simulator) -> None:
+    peer = ControlPlanePeer()
+    with control_plane.running(peer):
+        peer.publish(standard_document(simulator), standard_secrets())
+        peer.set_key(policy("alpha"))
+        with running_replica(peer.url) as replica:
+            replica.stop()
+            replica.start()
+            started = time.monotonic()
+            replica.wait("/health/liveliness")
+            alive_s = time.monotonic() - started
+            gateway = Gateway(replica, peer, simulator)
+            early = chat(gateway)
+            wrong = httpx.get(f"{replica.url}/v1/models", headers={"x-api-key": "sk-gw-a-b"})
+            listed = gateway.openai().models.list()
+            replica.wait("/ready")
+            print(f"alive after {alive_s:.1f} s, ready after {time.monotonic() - started:.1f} s")  # noqa: T201
+    assert early.status_code == 503
+    assert early.headers["retry-after"]
+    assert wrong.status_code == 401
+    assert "chat-openai" in [model.id for model in listed]
+    assert CANARY not in replica_files(replica)
+
+
+def replica_files(replica: Replica) -> str:
+    """All that a replica left on disk."""
+    return "".join(
+        path.read_bytes().decode("latin-1")
+        for path in replica.state_dir.rglob("*")
+        if path.is_file()
+    )
+
+
+def test_sigterm_finishes_what_was_begun(simulator: Simulator) -> None:
+    peer = ControlPlanePeer()
+    with control_plane.running(peer):
+        peer.publish(standard_document(simulator), standard_secrets())
+        peer.set_key(policy("alpha"))
+        with running_replica(peer.url) as replica:
+            simulator.reset()
+            simulator.control(kind="openai", token_interval_ms=50, output_tokens=40)
+            children = replica.children()
+            headers = {"authorization": f"Bearer {new_key('alpha')}"}
+            body = {"model": "chat-openai", "messages": HELLO, "stream": True}
+            with httpx.stream(
+                "POST", f"{replica.url}/v1/chat/completions", json=body, headers=headers, timeout=30
+            ) as answer:
+                chunks = answer.iter_text()
+                next(chunks)
+                assert replica.process is not None
+                replica.process.terminate()
+                text = "".join(chunks)
+            assert "[DONE]" in text
+            assert replica.process.wait(20) == 0
+            assert answer.headers["x-gateway-request-id"] in peer.events
+            assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+            simulator.reset()
