@@ -1,0 +1,149 @@
+"""The invented past has the shape of real traffic, and its rollups equal its ledger."""
+
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from gateway_admin.catalog.prices import price_book_load
+from gateway_admin.demo.backfill import backfill
+from gateway_admin.demo.seed import demo_seed
+from gateway_admin.keys.models import VirtualKey
+from gateway_admin.usage.checks import differences
+from gateway_admin.usage.models import UsageEvent
+
+pytestmark = pytest.mark.django_db
+EVENTS = 12_000
+
+
+@pytest.fixture
+def seeded(tmp_path: Path) -> None:
+    price_book_load()
+    demo_seed(data_dir=tmp_path, simulator_url="http://127.0.0.1:4999")
+
+
+@pytest.fixture
+def filled(seeded: None) -> None:
+    steps = list(backfill(events=EVENTS))
+    assert steps[-1].done == steps[-1].days
+    assert [step.events for step in steps] == sorted(step.events for step in steps)
+
+
+def select(query: str) -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        rows: list[tuple[object, ...]] = cursor.fetchall()
+    return rows
+
+
+def test_it_has_about_the_wanted_number_of_events_over_sixty_days(filled: None) -> None:
+    assert abs(UsageEvent.objects.count() - EVENTS) < EVENTS * 0.2
+    days = {event.started_at.date() for event in UsageEvent.objects.only("started_at")}
+    assert len(days) in (60, 61)
+
+
+def test_rollups_equal_the_ledger(filled: None) -> None:
+    assert differences() == []
+    ((requests, cost),) = select(
+        "SELECT sum(requests)::bigint, sum(cost) FROM usage_cost_hour WHERE level = 0"
+    )
+    assert requests == UsageEvent.objects.count()
+    ((ledger,),) = select("SELECT sum(cost) FROM usage_event")
+    assert cost == ledger
+    assert isinstance(cost, Decimal)
+    assert cost > 0
+
+
+def test_weekdays_are_busier_than_weekends_and_days_than_nights(filled: None) -> None:
+    local = Counter(
+        dict(
+            select(
+                "SELECT extract(isodow FROM started_at AT TIME ZONE 'Europe/Berlin')::int, count(*)"
+                " FROM usage_event GROUP BY 1"
+            )
+        )
+    )
+    weekday = sum(local[day] for day in range(1, 6)) / 5
+    weekend = (local[6] + local[7]) / 2
+    assert weekday > 1.35 * weekend
+    hours = dict(
+        select(
+            "SELECT extract(hour FROM started_at AT TIME ZONE 'Europe/Berlin')::int, count(*)"
+            " FROM usage_event GROUP BY 1"
+        )
+    )
+    assert hours[10] > 3 * hours[4]  # type: ignore[operator]
+
+
+def test_traffic_grows(filled: None) -> None:
+    ((first, last),) = select(
+        "SELECT count(*) FILTER (WHERE started_at < demo_since - interval '45 days'),"
+        " count(*) FILTER (WHERE started_at > demo_since - interval '15 days')"
+        " FROM usage_event, accounts_organisation"
+    )
+    assert last > 1.4 * first  # type: ignore[operator]
+
+
+def test_few_keys_make_most_of_the_traffic(filled: None) -> None:
+    counts = sorted(
+        Counter(UsageEvent.objects.values_list("key_id", flat=True)).values(), reverse=True
+    )
+    assert len(counts) > 30
+    assert sum(counts[:5]) > 0.45 * sum(counts)
+    assert counts[-1] < counts[0] / 50
+
+
+def test_everything_that_pages_show_occurs(filled: None) -> None:
+    assert {status for (status,) in select("SELECT DISTINCT status FROM usage_event")} == {
+        "ok",
+        "error",
+        "refused",
+        "aborted",
+    }
+    reasons = {why for (why,) in select("SELECT DISTINCT why FROM usage_event")}
+    assert reasons >= {"first", "retry", "fallback", "context_window"}
+    ((streams, cached, estimated, unpriced, customers),) = select(
+        "SELECT count(*) FILTER (WHERE streaming), count(*) FILTER (WHERE cache_read_tokens > 0),"
+        " count(*) FILTER (WHERE estimated), count(*) FILTER (WHERE cost IS NULL),"
+        " count(DISTINCT customer) FROM usage_event"
+    )
+    assert min(streams, cached, estimated, unpriced) > 10  # type: ignore[type-var,operator]
+    assert customers > 50  # type: ignore[operator]
+
+
+def test_the_incident_is_visible_and_bridged_by_fallbacks(filled: None) -> None:
+    ((requests, fallbacks),) = select(
+        "SELECT count(*), count(*) FILTER (WHERE why IN ('fallback', 'retry'))"
+        " FROM usage_event, accounts_organisation"
+        " WHERE requested_model IN ('claude-haiku-4-5', 'claude-sonnet-4-5')"
+        " AND (started_at AT TIME ZONE 'Europe/Berlin')::date"
+        " = (demo_since AT TIME ZONE 'Europe/Berlin')::date - 9"
+        " AND extract(hour FROM started_at AT TIME ZONE 'Europe/Berlin') IN (14, 15)"
+    )
+    if requests:
+        assert fallbacks > requests / 4  # type: ignore[operator]
+    ((overloads,),) = select(
+        "SELECT count(*) FROM usage_event WHERE attempts @> '[{\"status\": 529}]'"
+    )
+    assert overloads > 0  # type: ignore[operator]
+
+
+def test_it_goes_on_where_it_stopped_and_adds_nothing_twice(seeded: None) -> None:
+    some = backfill(events=3_000, days=10)
+    next(some)
+    next(some)
+    some.close()
+    halfway = UsageEvent.objects.count()
+    list(backfill(events=3_000, days=10))
+    whole = UsageEvent.objects.count()
+    assert 0 < halfway < whole
+    list(backfill(events=3_000, days=10))
+    assert UsageEvent.objects.count() == whole
+    assert differences() == []
+
+
+def test_it_notes_when_keys_and_credentials_were_used(filled: None) -> None:
+    assert VirtualKey.objects.filter(last_used_at=None).count() < 8
+    assert not VirtualKey.objects.filter(name="support-bot", last_used_at=None).exists()
