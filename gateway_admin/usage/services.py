@@ -62,7 +62,7 @@ def ingest(*, environment: Environment, replica: Replica | None, batch: UsageBat
         oldest=now - timedelta(days=settings.USAGE_ACCEPTED_AGE_DAYS),
         newest=now + CLOCK_TOLERANCE,
     )
-    lines, days, refused = _checked(writer, batch["events"])
+    lines, days, refused = checked_lines(writer, batch["events"])
     if not lines:
         return {"accepted": 0, "duplicates": 0, "refused": refused}
     accepted = store(lines=lines, days=days)
@@ -97,9 +97,10 @@ def deployment_providers(environment: Environment) -> Mapping[str, str]:
     return {str(deployment): str(provider) for deployment, provider in pairs}
 
 
-def _checked(
+def checked_lines(
     writer: RowWriter, events: Iterable[Any]
 ) -> tuple[list[bytes], set[date], list[RefusedEvent]]:
+    """Lines of COPY, the UTC days they fall on, and what was refused."""
     lines: list[bytes] = []
     days: set[date] = set()
     refused: list[RefusedEvent] = []
@@ -141,7 +142,7 @@ def _copy(cursor: CursorWrapper, lines: list[bytes]) -> None:
 
 def _add_series(cursor: CursorWrapper) -> None:
     """Add the series that are missing, parents first."""
-    cursor.execute(f"SELECT EXISTS (SELECT 1 FROM usage_staging s WHERE NOT {_series_exists(0)})")
+    cursor.execute(f"SELECT EXISTS (SELECT 1 {_missing_series(Level.KEY)})")
     if cursor.fetchone()[0]:
         for level in reversed(Level):
             cursor.execute(_insert_series(level))
@@ -160,21 +161,30 @@ def _series_matches(alias: str, level: int) -> str:
     return f"{alias}.level = {level} AND " + " AND ".join(pairs)
 
 
-def _series_exists(level: int) -> str:
-    return f"EXISTS (SELECT 1 FROM usage_series x WHERE {_series_matches('x', level)})"
+def _missing_series(level: int) -> str:
+    """SQL: FROM … WHERE over the staged combinations `d` that have no series at this level."""
+    terms = ", ".join(f"{terms[level]} AS {name}" for name, terms in _DIMENSIONS.items())
+    higher = min(level + 1, Level.MODEL)
+    parent = ", ".join(f"{terms[higher]} AS up_{name}" for name, terms in _DIMENSIONS.items())
+    same = " AND ".join(f"x.{name} = d.{name}" for name in _DIMENSIONS)
+    return f"""
+        FROM (SELECT DISTINCT {terms}, {parent} FROM usage_staging s OFFSET 0) d
+        WHERE NOT EXISTS (SELECT 1 FROM usage_series x WHERE x.level = {level} AND {same})
+    """
 
 
 def _insert_series(level: int) -> str:
     names = ", ".join(_DIMENSIONS)
-    terms = ", ".join(terms[level] for terms in _DIMENSIONS.values())
-    top = level == Level.MODEL
-    parent = "NULL::integer" if top else "p.id"
-    join = "" if top else f"JOIN usage_series p ON {_series_matches('p', level + 1)}"
-    order = ", ".join(str(position) for position in range(2, len(_DIMENSIONS) + 3))
+    up = " AND ".join(f"p.{name} = d.up_{name}" for name in _DIMENSIONS)
+    parent = (
+        "NULL::integer"
+        if level == Level.MODEL
+        else f"(SELECT p.id FROM usage_series p WHERE p.level = {level + 1} AND {up})"
+    )
     return f"""
         INSERT INTO usage_series (level, parent_id, {names})
-        SELECT DISTINCT {level}, {parent}, {terms} FROM usage_staging s {join}
-        WHERE NOT {_series_exists(level)} ORDER BY {order}
+        SELECT DISTINCT {level}, {parent}, {", ".join(f"d.{name}" for name in _DIMENSIONS)}
+        {_missing_series(level)} ORDER BY {", ".join(f"d.{name}" for name in _DIMENSIONS)}
         ON CONFLICT DO NOTHING
     """
 

@@ -1,0 +1,292 @@
+"""Reads of the rollups: spend, counts and percentiles, as far as a person may see them.
+
+Admin and finance see everything. Developers see the usage of their teams and of their own
+keys. Each function runs one query.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from gateway_admin.accounts.models import User
+from gateway_admin.accounts.roles import sees_all_spend
+from gateway_admin.keys.models import Membership
+from gateway_admin.usage.models import NOBODY, Level, Measure
+from gateway_admin.usage.rollups import BUCKET_FACTOR
+
+Moment = date | datetime
+
+# What rollups can be grouped by -> the coarsest level that still has it.
+GROUPS: Mapping[str, Level] = {
+    "team": Level.TEAM,
+    "model": Level.MODEL,
+    "provider": Level.MODEL,
+    "deployment": Level.MODEL,
+    "status": Level.MODEL,
+    "error_class": Level.MODEL,
+    "key": Level.KEY,
+    "user": Level.KEY,
+    "requested_model": Level.KEY,
+}
+_COLUMNS = {
+    "team": "team_id",
+    "provider": "provider_id",
+    "deployment": "deployment_id",
+    "key": "key_id",
+    "user": "user_id",
+}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Whose usage a person may see."""
+
+    everything: bool
+    teams: tuple[UUID, ...] = ()
+    user_id: int = 0
+
+
+def visible_to(user: User) -> Scope:
+    if sees_all_spend(user):
+        return Scope(everything=True)
+    teams = Membership.objects.filter(user=user).values_list("team_id", flat=True)
+    return Scope(everything=False, teams=tuple(teams), user_id=user.pk)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which series are meant. None: any."""
+
+    environment: UUID | None = None
+    team: UUID | None = None
+    key: UUID | None = None
+    user: int | None = None
+    model: str | None = None
+    requested_model: str | None = None
+    provider: UUID | None = None
+    deployment: UUID | None = None
+    status: str | None = None
+    error_class: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in pairs if value is not None}
+
+
+@dataclass
+class Totals:
+    """Sums over some series and some time. Cost in US dollars."""
+
+    requests: int = 0
+    errors: int = 0
+    refused: int = 0
+    aborted: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    unpriced: int = 0
+    estimated: int = 0
+    fallbacks: int = 0
+    streams: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(*(getattr(self, name) + getattr(other, name) for name in _TOTALS))
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def error_rate(self) -> float | None:
+        """Share of requests that failed; requests refused at the gateway do not count."""
+        tried = self.requests - self.refused
+        return self.errors / tried if tried > 0 else None
+
+    @property
+    def spend(self) -> Decimal | None:
+        """The cost, or None where nothing of it had a price."""
+        return None if not self.cost and self.unpriced else self.cost
+
+
+_TOTALS = tuple(field.name for field in fields(Totals))
+
+
+@dataclass(frozen=True)
+class SpendRow:
+    """Totals of one group in one span. `at` is None where time was not asked for."""
+
+    at: Any  # date, datetime or None
+    group: Any  # id or name; None: not grouped
+    totals: Totals
+
+
+@dataclass(frozen=True)
+class Period:
+    """A time in whole rollup spans: days of the organisation or hours of UTC; end excluded."""
+
+    span: str  # "day" or "hour"
+    start: Moment
+    end: Moment
+
+
+def spend(
+    *,
+    scope: Scope,
+    filters: Filters,
+    period: Period,
+    group: str | None = None,
+    by_time: bool = False,
+) -> list[SpendRow]:
+    """Totals, split by a group of `GROUPS` and by span as asked."""
+    level = _level(scope, filters, group, finest=Level.KEY)
+    chosen, values = _series(scope, filters, level, group)
+    at = f"c.{period.span}" if by_time else "NULL"
+    query = f"""
+        SELECT {at} AS at, s.grp, sum(c.requests)::bigint,
+            coalesce(sum(c.requests) FILTER (WHERE s.status = 'error'), 0)::bigint,
+            coalesce(sum(c.requests) FILTER (WHERE s.status = 'refused'), 0)::bigint,
+            coalesce(sum(c.requests) FILTER (WHERE s.status = 'aborted'), 0)::bigint,
+            sum(c.input_tokens)::bigint, sum(c.output_tokens)::bigint,
+            sum(c.cache_read_tokens)::bigint, sum(c.cache_write_tokens)::bigint,
+            sum(c.reasoning_tokens)::bigint, sum(c.cost), sum(c.unpriced)::bigint,
+            sum(c.estimated)::bigint, sum(c.fallbacks)::bigint, sum(c.streams)::bigint
+        FROM usage_cost_{period.span} c JOIN ({chosen}) s ON s.id = c.series_id
+        WHERE c.level = %s AND c.{period.span} >= %s AND c.{period.span} < %s
+        GROUP BY 1, 2 ORDER BY 1, 2
+    """
+    rows = _rows(query, [*values, int(level), period.start, period.end])
+    return [SpendRow(at, none_of(grp), Totals(*sums)) for at, grp, *sums in rows]
+
+
+def total(rows: Iterable[SpendRow]) -> Totals:
+    """The sum of all rows."""
+    result = Totals()
+    for row in rows:
+        result += row.totals
+    return result
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Durations of answered requests, in milliseconds, within 4% (see `rollups`)."""
+
+    count: int = 0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    at: Any  # date, datetime or None
+    group: Any
+    measure: Measure
+    percentiles: Percentiles
+
+
+def latency(
+    *,
+    scope: Scope,
+    filters: Filters,
+    period: Period,
+    measures: Iterable[Measure] = tuple(Measure),
+    group: str | None = None,
+    by_time: bool = False,
+) -> list[LatencyRow]:
+    """Percentiles from merged histograms. Grouping: team, model, provider or deployment.
+
+    Histograms do not know keys: a developer's own keys count where they belong to a team of
+    theirs or to no team.
+    """
+    filters = replace(filters, key=None, user=None, requested_model=None, status=None)
+    level = _level(scope, filters, group, finest=Level.TEAM)
+    chosen, values = _series(scope, filters, level, group)
+    at = f"l.{period.span}" if by_time else "NULL"
+    ranks = ", ".join(
+        f"min(bucket) FILTER (WHERE seen >= ceil({share} * total))" for share in (0.5, 0.95, 0.99)
+    )
+    query = f"""
+        WITH buckets AS (
+            SELECT {at} AS at, s.grp, l.measure, l.first_bucket + u.i AS bucket, sum(u.n) AS n
+            FROM usage_latency_{period.span} l
+            JOIN ({chosen}) s ON s.id = l.series_id
+            CROSS JOIN LATERAL unnest(l.counts) WITH ORDINALITY u (n, i)
+            WHERE l.level = %s AND l.{period.span} >= %s AND l.{period.span} < %s
+              AND l.measure = ANY (%s) AND u.n > 0
+            GROUP BY 1, 2, 3, 4
+        ), ranked AS (
+            SELECT at, grp, measure, bucket,
+                sum(n) OVER (PARTITION BY at, grp, measure ORDER BY bucket) AS seen,
+                sum(n) OVER (PARTITION BY at, grp, measure) AS total
+            FROM buckets
+        )
+        SELECT at, grp, measure, max(total)::bigint, {ranks}
+        FROM ranked GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    """
+    wanted = [int(measure) for measure in measures]
+    rows = _rows(query, [*values, int(level), period.start, period.end, wanted])
+    return [
+        LatencyRow(
+            at,
+            none_of(grp),
+            Measure(measure),
+            Percentiles(count, *(_middle_ms(bucket - 1) for bucket in buckets)),
+        )
+        for at, grp, measure, count, *buckets in rows
+    ]
+
+
+def _middle_ms(bucket: int) -> float:
+    """The geometric middle of a bucket."""
+    middle: float = BUCKET_FACTOR ** (bucket - 0.5)
+    return middle
+
+
+def none_of(value: Any) -> Any:
+    """None for what stands for "none" in a series."""
+    return None if value in (NOBODY, 0, "") else value
+
+
+def _level(scope: Scope, filters: Filters, group: str | None, *, finest: Level) -> Level:
+    """The coarsest level that has all that is asked for: the fewest rows to read."""
+    needed = [GROUPS[name] for name in filters.given() if name in GROUPS]
+    if group:
+        needed.append(GROUPS[group])
+    if not scope.everything:
+        needed.append(finest)
+    return Level(max(finest, min(needed, default=Level.MODEL)))
+
+
+def _series(
+    scope: Scope, filters: Filters, level: Level, group: str | None
+) -> tuple[str, list[Any]]:
+    """SQL of the chosen series (id, status, grp) and its values."""
+    where: list[str] = ["level = %s"]
+    values: list[Any] = [int(level)]
+    for name, value in filters.given().items():
+        column = "environment_id" if name == "environment" else _COLUMNS.get(name, name)
+        where.append(f"{column} = %s")
+        values.append(value)
+    if not scope.everything:
+        where.append("(team_id = ANY (%s) OR user_id = %s)")
+        values += [list(scope.teams), scope.user_id]
+    grp = _COLUMNS.get(group, group) if group else "NULL::text"
+    return (
+        f"SELECT id, status, {grp} AS grp FROM usage_series WHERE {' AND '.join(where)}",
+        values,
+    )
+
+
+def _rows(query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, values)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
