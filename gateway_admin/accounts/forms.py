@@ -17,7 +17,7 @@ ROLES = [
     (Role.FINANCE.value, "Finance: all spend, no prompts, changes nothing"),
     (Role.DEVELOPER.value, "Developer: keys and usage of their own teams"),
 ]
-ADVICE = "At least 10 signs, not a common password. A sentence is easy to remember."
+ADVICE = "At least 10 characters, not a common password. A sentence is easy to remember."
 
 
 class PasswordForm(forms.Form):

@@ -1,5 +1,6 @@
 """Reads for the pages of people, tokens and the audit trail."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,9 @@ from django.db import connection
 from django.db.models import Q, QuerySet
 
 from gateway_admin.accounts.models import ApiToken, AuditEvent, User
+from gateway_admin.frame.formats import clock
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+\d\d:\d\d$")
 
 
 def people(*, text: str = "", role: str = "", state: str = "") -> QuerySet[User]:
@@ -95,4 +99,6 @@ def _in_words(value: Any) -> str:
         return ", ".join(_in_words(item) for item in value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{name}={_in_words(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, str) and _MOMENT.match(value):
+        return clock(datetime.fromisoformat(value))
     return str(value)

@@ -210,7 +210,8 @@ def api_token_store(
     public_id = _token_public_id(text)
     if public_id is None:
         raise InvalidInput(
-            "An API token is written gwt-<public id>-<secret>, the secret at least 24 signs long."
+            "An API token is written gwt-<public id>-<secret>; "
+            "the secret is at least 24 characters long."
         )
     return ApiToken.objects.create(
         user=user,

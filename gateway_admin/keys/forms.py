@@ -127,8 +127,11 @@ class KeyForm(forms.Form):
     team = forms.ChoiceField(required=False, help_text="Whose spend it is.")
     owner = PersonField(required=False, help_text="Who answers for it.")
     models_mode = forms.ChoiceField(
-        label="Models",
-        choices=[("all", "All models of the environment"), ("chosen", "Only chosen models")],
+        label="Allowed models",
+        choices=[
+            ("all", "All models of the environment, later ones too"),
+            ("chosen", "Only these"),
+        ],
         initial="all",
         widget=forms.RadioSelect,
     )

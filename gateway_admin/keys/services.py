@@ -128,7 +128,7 @@ def keys_block(*, actor: User, keys: Iterable[VirtualKey], reason: str) -> list[
     if not reason:
         raise InvalidInput("Say why: callers are shown the reason.", field="reason")
     if len(reason) > 200:
-        raise InvalidInput("At most 200 signs.", field="reason")
+        raise InvalidInput("At most 200 characters.", field="reason")
     locked = _all_locked(keys)
     for key in locked:
         if key.state == State.REVOKED:
@@ -206,12 +206,13 @@ def checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
     for name, value in tags.items():
         if not _TAG_NAME.fullmatch(name):
             raise InvalidInput(
-                f"“{name}” is no tag name: letters, digits and _ . : / -, at most 40 signs.",
+                f"“{name}” is no tag name: letters, digits and _ . : / -, at most 40 characters.",
                 field="tags",
             )
         if not isinstance(value, str) or len(value) > MAX_TAG_VALUE:
             raise InvalidInput(
-                f"The value of “{name}” is text of at most {MAX_TAG_VALUE} signs.", field="tags"
+                f"The value of “{name}” is text of at most {MAX_TAG_VALUE} characters.",
+                field="tags",
             )
     return dict(tags)
 
@@ -247,7 +248,7 @@ def _checked_name(name: str) -> str:
     if not name:
         raise InvalidInput("Give the key a name.", field="name")
     if len(name) > 100:
-        raise InvalidInput("At most 100 signs.", field="name")
+        raise InvalidInput("At most 100 characters.", field="name")
     return name
 
 

@@ -123,7 +123,7 @@ def _checked_name(name: str, *, but: Team | None = None) -> str:
     if not name:
         raise InvalidInput("Give the team a name.", field="name")
     if len(name) > 80:
-        raise InvalidInput("At most 80 signs.", field="name")
+        raise InvalidInput("At most 80 characters.", field="name")
     taken = Team.objects.filter(name__iexact=name)
     if but is not None:
         taken = taken.exclude(pk=but.pk)
