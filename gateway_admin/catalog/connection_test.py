@@ -46,7 +46,7 @@ _CLASSES = (
     ("ContentPolicyViolationError", "content_policy"),
     ("PaymentRequiredError", "quota"),
     ("AuthenticationError", "authentication"),
-    ("PermissionDeniedError", "authentication"),
+    ("PermissionDeniedError", "permission"),
     ("NotFoundError", "not_found"),
     ("RateLimitError", "rate_limit"),
     ("Timeout", "timeout"),
@@ -58,11 +58,22 @@ _CLASSES = (
     ("UnprocessableEntityError", "invalid_request"),
     ("BadRequestError", "invalid_request"),
 )
+_UNREACHED = frozenset(
+    {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "gaierror", "SSLError"}
+)
+_TOO_SLOW = frozenset({"Timeout", "APITimeoutError", "ConnectTimeout", "ReadTimeout"})
+_QUOTA = re.compile(
+    r"insufficient_quota|current quota|quota .{0,40}used up|billing|credit balance|out of credit"
+)
 
 ADVICE = {
     "authentication": (
         "The provider refused the credential",
         "Replace its secret, and check that the key may use this model.",
+    ),
+    "permission": (
+        "The credential may not use this model",
+        "Grant the account access to the model at the provider, or use another credential.",
     ),
     "not_found": (
         "The provider does not know this model",
@@ -174,7 +185,11 @@ def is_running(deployment: Deployment) -> bool:
 
 def _run_probe(order: dict[str, Any]) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if _PASSED_ON.match(name)}
-    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+    environment |= {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+        "LITELLM_MODE": "PRODUCTION",
+    }
     try:
         finished = subprocess.run(
             [sys.executable, "-P", str(PROBE)],
@@ -227,7 +242,8 @@ def _result_of(
         by=_label(actor),
         latency_ms=answer["latency_ms"],
         error_class=error_class,
-        status=error["status"],
+        # Without an answer of the provider, the status is LiteLLM's own invention.
+        status=None if error_class in {"connection", "timeout"} else error["status"],
         title=title,
         advice=advice,
         message=scrub(error["message"], secret),
@@ -237,19 +253,31 @@ def _result_of(
 def classify(error: dict[str, Any]) -> str:
     """The error class of what LiteLLM raised; `error` is as `probe.describe` writes it."""
     words = str(error["message"]).lower()
-    if "insufficient_quota" in words or "billing" in words or "credit balance" in words:
-        return "quota"
     names = set(error["ancestors"])
+    if _QUOTA.search(words):
+        return "quota"
+    if names & _UNREACHED and not names & _TOO_SLOW:
+        return "connection"
     found = next((cls for name, cls in _CLASSES if name in names), "internal")
-    # LiteLLM reports some refusals as connection errors but keeps the provider's status.
-    if found in {"connection", "internal"}:
-        return _BY_STATUS.get(error["status"], found)
-    if found == "invalid_request" and re.search(r"api.?key.*(not valid|invalid)", words):
-        return "authentication"  # Gemini answers 400
+    if found in {"connection", "internal", "invalid_request"}:
+        # LiteLLM reports some refusals as something vague, but keeps status and words.
+        return _by_words(words) or _by_status(error["status"]) or found
     return found
 
 
-_BY_STATUS = {401: "authentication", 403: "authentication", 404: "not_found", 429: "rate_limit"}
+def _by_words(words: str) -> str | None:
+    if re.search(r"api.?key.{0,20}(not valid|invalid)", words):
+        return "authentication"  # Gemini answers 400
+    if re.search(r"model (identifier is invalid|.{0,80}(not found|does not exist))", words):
+        return "not_found"  # Bedrock answers 400
+    return None
+
+
+def _by_status(status: int | None) -> str | None:
+    named = {401: "authentication", 403: "permission", 404: "not_found", 429: "rate_limit"}
+    if status in named:
+        return named[status]
+    return "server_error" if status is not None and status >= 500 else None
 
 
 def scrub(text: str, secret: dict[str, str]) -> str:

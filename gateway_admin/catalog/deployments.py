@@ -132,6 +132,8 @@ def deployment_update(
 @transaction.atomic
 def deployment_delete(*, actor: User | None, deployment: Deployment) -> None:
     environment = draft_lock(deployment.environment)
+    # A row of our own: a refusal must leave the caller's as it was.
+    deployment = Deployment.objects.select_related("model").get(pk=deployment.pk)
     audit(
         actor=actor,
         action="deployment.delete",

@@ -102,7 +102,7 @@ _GEMINI = Kind(
     tagline="Gemini, by Google AI Studio's API.",
     litellm_provider="gemini",
     secrets=(Field("api_key", "API key", required=True, placeholder="AIza…"),),
-    params=(_base("https://generativelanguage.googleapis.com"),),
+    params=(_base("https://generativelanguage.googleapis.com/v1beta"),),
     example="gemini-2.5-flash",
 )
 

@@ -50,8 +50,12 @@ def probe(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """The error's type, its nearest LiteLLM ancestor's name, status and words."""
+    """The error's type, the names of its ancestors and causes, its status and words."""
     names = [cls.__name__ for cls in type(error).__mro__ if cls is not object]
+    cause = error.__cause__ or error.__context__
+    while cause is not None and len(names) < 40:
+        names += [cls.__name__ for cls in type(cause).__mro__ if cls is not object]
+        cause = cause.__cause__ or cause.__context__
     status = getattr(error, "status_code", None)
     return {
         "type": names[0],

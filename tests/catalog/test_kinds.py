@@ -1,5 +1,7 @@
 """What each kind needs and how it is written for LiteLLM."""
 
+from typing import Any
+
 import pytest
 
 from gateway_admin.catalog import kinds
@@ -20,12 +22,12 @@ from gateway_admin.lib.errors import InvalidInput
         ("other", "mistral", "chat", "mistral/m"),
     ],
 )
-def test_it_prefixes_the_model(kind, provider, mode, expected):
+def test_it_prefixes_the_model(kind: str, provider: str, mode: str, expected: str) -> None:
     row = Provider(kind=kind, litellm_provider=provider)
     assert kinds.litellm_model(provider=row, upstream_model="m", mode=mode) == expected
 
 
-def test_a_deployments_parameters_win_over_its_credentials():
+def test_a_deployments_parameters_win_over_its_credentials() -> None:
     provider = Provider(kind="bedrock", litellm_provider="bedrock")
     credential = Credential(provider=provider, params={"aws_region_name": "us-east-1"})
     deployment = Deployment(
@@ -54,24 +56,24 @@ def test_a_deployments_parameters_win_over_its_credentials():
         {"db_password": "x"},
     ],
 )
-def test_secrets_among_the_parameters_are_refused(params):
+def test_secrets_among_the_parameters_are_refused(params: Any) -> None:
     with pytest.raises(InvalidInput, match="looks like a secret"):
         kinds.clean_free_params(params)
 
 
-def test_token_counts_are_no_secrets():
+def test_token_counts_are_no_secrets() -> None:
     params = {"max_tokens": 5, "max_completion_tokens": 5, "thinking": {"budget_tokens": 1024}}
     assert kinds.clean_free_params(params) == params
 
 
 @pytest.mark.parametrize("name", ["model", "rpm", "timeout", "mock_response"])
-def test_what_has_its_own_field_is_refused(name):
+def test_what_has_its_own_field_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="cannot be set here"):
         kinds.clean_free_params({name: 1})
 
 
 @pytest.mark.parametrize("params", [[], "x", None, 3])
-def test_parameters_are_an_object(params):
+def test_parameters_are_an_object(params: Any) -> None:
     with pytest.raises(InvalidInput, match="JSON object"):
         kinds.clean_free_params(params)
 
@@ -90,24 +92,24 @@ def test_parameters_are_an_object(params):
         "javascript:alert(1)",
     ],
 )
-def test_addresses_that_are_none_are_refused(url):
+def test_addresses_that_are_none_are_refused(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         kinds.clean_url(url, name="api_base")
     assert caught.value.field == "api_base"
     assert "secret@" not in caught.value.message
 
 
-def test_addresses_within_the_network_are_fine():
+def test_addresses_within_the_network_are_fine() -> None:
     assert kinds.clean_url(" http://10.0.0.7:11434/ ", name="api_base") == "http://10.0.0.7:11434"
 
 
-def test_required_parameters_are_named():
+def test_required_parameters_are_named() -> None:
     with pytest.raises(InvalidInput, match="Azure OpenAI needs this") as caught:
         kinds.clean_credential_params(kinds.KINDS["azure"], {"api_version": "2024-10-21"})
     assert caught.value.field == "api_base"
 
 
-def test_unknown_parameters_are_refused_except_for_other():
+def test_unknown_parameters_are_refused_except_for_other() -> None:
     with pytest.raises(InvalidInput, match="no parameter 'nope'"):
         kinds.clean_credential_params(kinds.KINDS["openai"], {"nope": "1"})
     assert kinds.clean_credential_params(kinds.KINDS["other"], {"nope": 1}) == {"nope": 1}

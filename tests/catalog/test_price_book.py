@@ -13,7 +13,7 @@ from gateway_admin.lib.errors import InvalidInput
 pytestmark = pytest.mark.django_db
 
 
-def test_it_loads_all_of_it_quickly_and_once():
+def test_it_loads_all_of_it_quickly_and_once() -> None:
     started = time.perf_counter()
     written = prices.price_book_load()
     assert time.perf_counter() - started < 3
@@ -22,13 +22,13 @@ def test_it_loads_all_of_it_quickly_and_once():
     assert prices.price_book_load(force=True) == written == PriceBookEntry.objects.count()
 
 
-def test_it_drops_what_the_table_no_longer_has():
+def test_it_drops_what_the_table_no_longer_has() -> None:
     PriceBookEntry.objects.create(name="gone", litellm_provider="x", book_version="litellm 0")
     prices.price_book_load()
     assert not PriceBookEntry.objects.filter(name="gone").exists()
 
 
-def test_the_command_says_what_it_did(capsys):
+def test_the_command_says_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("load_prices")
     call_command("load_prices")
     said = capsys.readouterr().out
@@ -36,7 +36,7 @@ def test_the_command_says_what_it_did(capsys):
     assert "loaded already" in said
 
 
-def test_amounts_are_exact():
+def test_amounts_are_exact() -> None:
     prices.price_book_load()
     table = prices.read_book()
     for entry in PriceBookEntry.objects.all():
@@ -46,14 +46,14 @@ def test_amounts_are_exact():
             assert "e" not in entry.units["input_token"].lower()
 
 
-def test_it_knows_context_and_cached_prices():
+def test_it_knows_context_and_cached_prices() -> None:
     prices.price_book_load()
     entry = PriceBookEntry.objects.get(name="gpt-4o")
     assert entry.context_window == 128_000
     assert entry.units["cache_read_token"] == "0.00000125"
 
 
-def test_a_second_of_audio_is_paid_for_once():
+def test_a_second_of_audio_is_paid_for_once() -> None:
     units = prices.units_of(
         {"input_cost_per_second": Decimal("0.0001"), "output_cost_per_second": Decimal("0.0001")},
         mode="audio_transcription",
@@ -87,7 +87,9 @@ def test_a_second_of_audio_is_paid_for_once():
         ("other", "mistral", "mistral-large-latest", "", "mistral/mistral-large-latest"),
     ],
 )
-def test_it_finds_a_providers_model(kind, provider, upstream, region, expected):
+def test_it_finds_a_providers_model(
+    kind: str, provider: str, upstream: str, region: str, expected: str
+) -> None:
     prices.price_book_load()
     entry = prices.price_for(
         kind=kind, litellm_provider=provider, upstream_model=upstream, region=region
@@ -96,7 +98,7 @@ def test_it_finds_a_providers_model(kind, provider, upstream, region, expected):
     assert entry.name == expected
 
 
-def test_another_providers_price_is_no_price():
+def test_another_providers_price_is_no_price() -> None:
     prices.price_book_load()
     assert (
         prices.price_for(kind="other", litellm_provider="mistral", upstream_model="gpt-4o") is None
@@ -104,7 +106,7 @@ def test_another_providers_price_is_no_price():
     assert prices.price_for(kind="openai", litellm_provider="openai", upstream_model="") is None
 
 
-def test_quotes_per_million_are_exact_both_ways():
+def test_quotes_per_million_are_exact_both_ways() -> None:
     assert prices.per_quote("input_token", "0.0000025") == Decimal("2.5")
     assert prices.from_quote("input_token", Decimal("0.075")) == "0.000000075"
     assert prices.from_quote("image", Decimal("0.04")) == "0.04"
@@ -121,12 +123,12 @@ def test_quotes_per_million_are_exact_both_ways():
         {"banana": "1"},
     ],
 )
-def test_wrong_prices_are_refused(units):
+def test_wrong_prices_are_refused(units: dict[str, str]) -> None:
     with pytest.raises(InvalidInput):
         prices.clean_units(units)
 
 
-def test_the_cost_of_a_call():
+def test_the_cost_of_a_call() -> None:
     units = {"input_token": "0.000001", "output_token": "0.000002", "cache_read_token": "0.0000001"}
     usage = {"input_tokens": 100, "output_tokens": 10, "cache_read_tokens": 40}
     assert prices.cost_of(usage, units) == Decimal("0.000084")

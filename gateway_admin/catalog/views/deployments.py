@@ -79,7 +79,7 @@ def _filtered(rows: QuerySet[Deployment], form: DeploymentFilter) -> QuerySet[De
         case "failed":
             rows = rows.filter(last_test__state="error")
         case "untested":
-            rows = rows.filter(last_test=None)
+            rows = rows.filter(last_test__isnull=True)
     return rows
 
 
