@@ -238,8 +238,7 @@ def _deployment_summary(deployment: Any) -> str:
     elif price and price["units"]:
         unit, amount = min(price["units"].items())
         amounts = f"{money_per_unit(unit, amount)} per {_unit_words(unit)}"
-    upstream = f"{deployment['provider']} {deployment['upstream_model']}"
-    return f"serves {deployment['model']} with {upstream}, {amounts}"
+    return f"serves {deployment['model']} with {deployment['litellm_model']}, {amounts}"
 
 
 def _model_summary(model: Any) -> str:

@@ -13,8 +13,9 @@ class PublishForm(forms.Form):
         label="Comment",
         max_length=COMMENT_LENGTH,
         required=False,
-        help_text="Why, for whoever reads the history.",
-        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        widget=forms.TextInput(
+            attrs={"autocomplete": "off", "placeholder": "Why, for whoever reads the history"}
+        ),
     )
     # What the person has read; a draft that changed since is shown again, not published.
     digest = forms.CharField(widget=forms.HiddenInput)

@@ -10,7 +10,7 @@ from django.utils import timezone
 from gateway_admin.catalog.models import Environment
 from gateway_admin.fleet.diff import Change
 from gateway_admin.fleet.models import Replica, ReplicaWorker, Revision
-from gateway_admin.fleet.queries import LATE_AFTER, SILENT_AFTER, Rollout
+from gateway_admin.fleet.queries import LATE_AFTER, SILENT_AFTER, Rollout, milliseconds
 
 TITLES = {
     "environment": "Environment defaults",
@@ -108,7 +108,7 @@ class ReplicaProgress:
     state: str  # in_force, publishing, rejected or late
     done: int
     expected: int
-    took_s: float | None
+    took_ms: float | None
     applied: str
     last_seen_at: datetime
 
@@ -170,13 +170,13 @@ def _progress(revision: Revision, entries: list[tuple[str, ReplicaWorker]]) -> R
         for entry, worker in entries
         if entry == "in_force" and worker.acknowledged_at
     ]
-    took = (max(times) - revision.published_at).total_seconds() if times else None
+    took_ms = milliseconds(revision.published_at, max(times)) if times else None
     return ReplicaProgress(
         replica=workers[0].replica,
         state=state,
         done=sum(1 for entry, _ in entries if entry == "in_force"),
         expected=len(entries),
-        took_s=max(0.0, took) if took is not None and state == "in_force" else None,
+        took_ms=took_ms if state == "in_force" else None,
         applied=applied_words(workers),
         last_seen_at=max(worker.last_seen_at for worker in workers),
     )

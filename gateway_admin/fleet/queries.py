@@ -10,9 +10,23 @@ from django.utils import timezone
 
 from gateway_admin.catalog.models import Environment
 from gateway_admin.fleet.diff import Change, diff_documents
-from gateway_admin.fleet.documents import Draft, draft, render
+from gateway_admin.fleet.documents import Draft, draft
 from gateway_admin.fleet.models import Replica, ReplicaWorker, Revision
+from gateway_admin.fleet.pending import pending_count
 from proxy.contract import RevisionDocument, document_digest
+
+__all__ = [
+    "active_revision",
+    "changes_between",
+    "changes_of",
+    "draft_changes",
+    "draft_state",
+    "pending_count",
+    "replicas_of",
+    "revisions_of",
+    "rollout_of",
+    "workers_of",
+]
 
 LATE_AFTER = timedelta(seconds=15)  # a worker reports every 2 s
 SILENT_AFTER = timedelta(minutes=5)
@@ -37,17 +51,6 @@ def revisions_of(environment: Environment) -> QuerySet[Revision]:
 def draft_changes(environment: Environment) -> list[Change]:
     """What a publish would change now."""
     return draft_state(environment).changes
-
-
-def pending_count(environment: Environment) -> int:
-    """How many changes wait for a publish; 0 costs one comparison of digests."""
-    active = active_revision(environment)
-    document = render(environment)
-    if active is None:
-        return len(diff_documents(None, document))
-    if active.digest == document_digest(document):
-        return 0
-    return len(diff_documents(active.document, document))
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,17 @@ class Rollout:
         return "in_force" if self.in_force else "unknown"
 
     @property
-    def took_s(self) -> float | None:
-        """Seconds from the publish until the last worker served it; None while one does not."""
+    def took_ms(self) -> float | None:
+        """Milliseconds until the last worker served it; None while one does not."""
         times = [worker.acknowledged_at for worker in self.in_force if worker.acknowledged_at]
         if self.state != "in_force" or not times:
             return None
-        return max(0.0, (max(times) - self.revision.published_at).total_seconds())
+        return milliseconds(self.revision.published_at, max(times))
+
+
+def milliseconds(since: datetime, until: datetime) -> float:
+    """The time between two moments; 0 when the second is the earlier one."""
+    return max(0.0, (until - since).total_seconds() * 1000)
 
 
 def workers_of(environment: Environment) -> list[ReplicaWorker]:

@@ -42,15 +42,25 @@ COMMENT_LENGTH = 300
 
 @transaction.atomic
 def revision_publish(
-    *, environment: Environment, actor: User | None, comment: str = ""
+    *,
+    environment: Environment,
+    actor: User | None,
+    comment: str = "",
+    expected_digest: str | None = None,
 ) -> Revision:
     """Make the draft the newest revision; an unchanged draft gives the active one back.
 
     The environment's row is locked first, as by every catalog write, so a publish sees whole
-    edits and numbers have no gaps.
+    edits and numbers have no gaps. `expected_digest` is that of the draft which somebody has
+    read: Conflict when it is another one by now.
     """
     environment = _locked(environment)
-    return _publish(environment=environment, actor=actor, comment=_clean_comment(comment))
+    return _publish(
+        environment=environment,
+        actor=actor,
+        comment=_clean_comment(comment),
+        expected_digest=expected_digest,
+    )
 
 
 @transaction.atomic
@@ -92,9 +102,12 @@ def _publish(
     actor: User | None,
     comment: str,
     rolled_back_to: int | None = None,
+    expected_digest: str | None = None,
 ) -> Revision:
     document = _checked(render(environment))
     digest = document_digest(document)
+    if expected_digest is not None and expected_digest != digest:
+        raise Conflict("The draft changed meanwhile. Read it again, then publish.")
     active = active_revision(environment)
     if active is not None and active.digest == digest:
         return active

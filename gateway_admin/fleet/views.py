@@ -38,7 +38,10 @@ def publish(request: HttpRequest) -> HttpResponse:
             return _publish_page(request, state, form, stale=text)
         with errors_shown_by(form):
             revision = services.revision_publish(
-                environment=environment, actor=_actor(request), comment=form.cleaned_data["comment"]
+                environment=environment,
+                actor=_actor(request),
+                comment=form.cleaned_data["comment"],
+                expected_digest=state.digest,
             )
         if form.is_valid():
             messages.success(request, f"Revision {revision.number} is published.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ FLEET_KEY = bytes(range(32))
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", golden.CASES)
-def test_rows_render_to_the_document(name):
+def test_rows_render_to_the_document(name: Any) -> None:
     case = golden.read(name)
     made = draft(golden.enter(case["rows"]))
     digest = document_digest(made.document)
@@ -32,7 +33,7 @@ def test_rows_render_to_the_document(name):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", golden.CASES)
-def test_the_order_of_entry_does_not_matter(name):
+def test_the_order_of_entry_does_not_matter(name: Any) -> None:
     case = golden.read(name)
     rows = case["rows"]
     for part in ("models", "credentials", "deployments", "prices", "chains"):
@@ -43,14 +44,14 @@ def test_the_order_of_entry_does_not_matter(name):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", golden.CASES)
-def test_the_number_of_queries_does_not_grow(name, django_assert_max_num_queries):
+def test_the_number_of_queries_does_not_grow(name: Any, django_assert_max_num_queries: Any) -> None:
     environment = golden.enter(golden.read(name)["rows"])
     with django_assert_max_num_queries(RENDER_QUERIES):
         draft(environment)
 
 
 @pytest.mark.parametrize("name", golden.CASES)
-def test_a_replica_can_build_the_document(name):
+def test_a_replica_can_build_the_document(name: Any) -> None:
     case = golden.read(name)
     document = check_document(case["document"])
     slug = document["environment"]["slug"]

@@ -1,9 +1,11 @@
 """/api/v1/: revisions, replicas, draft, publish, roll back."""
 
+from typing import Any
+
 import pytest
 
 from gateway_admin.accounts.models import ApiToken
-from gateway_admin.catalog.models import Deployment
+from gateway_admin.catalog.models import Deployment, Price
 from gateway_admin.fleet.models import Revision
 from gateway_admin.fleet.services import revision_publish
 from tests import builders
@@ -15,11 +17,11 @@ DRAFT = "/api/v1/environments/prod/draft/"
 
 
 @pytest.fixture
-def api(api_of, people):
+def api(api_of: Any, people: Any) -> Any:
     return api_of(people.admin)
 
 
-def test_the_draft_is_told_in_words(prod, gpt, api, people):
+def test_the_draft_is_told_in_words(prod: Any, gpt: Any, api: Any, people: Any) -> None:
     revision_publish(environment=prod, actor=people.admin)
     Deployment.objects.filter(pk=gpt.pk).update(weight=5)
     builders.alias("default", builders.model("unserved"), environment=prod)
@@ -29,7 +31,7 @@ def test_the_draft_is_told_in_words(prod, gpt, api, people):
     assert [warning["name"] for warning in draft["warnings"]] == ["default"]
 
 
-def test_it_publishes(prod, gpt, api, people):
+def test_it_publishes(prod: Any, gpt: Any, api: Any, people: Any) -> None:
     answer = api.post(PUBLISH, {"comment": "From a pipeline"}, format="json")
     assert answer.status_code == 201
     body = answer.json()
@@ -39,20 +41,20 @@ def test_it_publishes(prod, gpt, api, people):
     assert (again.status_code, again.json()["number"]) == (200, 1)
 
 
-def test_a_comment_that_is_too_long_is_422(prod, gpt, api):
+def test_a_comment_that_is_too_long_is_422(prod: Any, gpt: Any, api: Any) -> None:
     answer = api.post(PUBLISH, {"comment": "x" * 301}, format="json")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["attr"] == "comment"
 
 
-def test_a_draft_that_cannot_work_is_409(prod, gpt, api):
-    builders.Price.objects.create(deployment=gpt, source="own", units={"fortnight": "1"})
+def test_a_draft_that_cannot_work_is_409(prod: Any, gpt: Any, api: Any) -> None:
+    Price.objects.create(deployment=gpt, source="own", units={"fortnight": "1"})
     answer = api.post(PUBLISH)
     assert answer.status_code == 409
     assert "fortnight" in answer.json()["errors"][0]["detail"]
 
 
-def test_revisions_are_listed_newest_first(prod, gpt, api, people):
+def test_revisions_are_listed_newest_first(prod: Any, gpt: Any, api: Any, people: Any) -> None:
     revision_publish(environment=prod, actor=people.admin)
     Deployment.objects.filter(pk=gpt.pk).update(weight=5)
     revision_publish(environment=prod, actor=people.admin)
@@ -62,7 +64,9 @@ def test_revisions_are_listed_newest_first(prod, gpt, api, people):
     assert "document" not in rows[0]
 
 
-def test_a_revision_has_its_document_and_changes_but_no_secret(prod, gpt, api, people):
+def test_a_revision_has_its_document_and_changes_but_no_secret(
+    prod: Any, gpt: Any, api: Any, people: Any
+) -> None:
     revision = revision_publish(environment=prod, actor=people.admin)
     answer = api.get(f"/api/v1/revisions/{revision.pk}/")
     body = answer.json()
@@ -71,7 +75,7 @@ def test_a_revision_has_its_document_and_changes_but_no_secret(prod, gpt, api, p
     assert builders.CANARY_SECRET not in answer.content.decode()
 
 
-def test_it_rolls_back(prod, gpt, api, people):
+def test_it_rolls_back(prod: Any, gpt: Any, api: Any, people: Any) -> None:
     first = revision_publish(environment=prod, actor=people.admin)
     Deployment.objects.filter(pk=gpt.pk).update(weight=5)
     revision_publish(environment=prod, actor=people.admin)
@@ -82,7 +86,9 @@ def test_it_rolls_back(prod, gpt, api, people):
     assert refused.status_code == 409
 
 
-def test_replicas_tell_where_their_workers_stand(prod, gpt, api, people, replica_of):
+def test_replicas_tell_where_their_workers_stand(
+    prod: Any, gpt: Any, api: Any, people: Any, replica_of: Any
+) -> None:
     revision_publish(environment=prod, actor=people.admin)
     replica = replica_of(prod)
     replica.sync(worker=0, workers=2, applied_revision=1)
@@ -95,7 +101,7 @@ def test_replicas_tell_where_their_workers_stand(prod, gpt, api, people, replica
 
 
 @pytest.mark.parametrize("name", ["owner", "teammate", "outsider", "finance"])
-def test_other_roles_are_refused(prod, gpt, people, api_of, name):
+def test_other_roles_are_refused(prod: Any, gpt: Any, people: Any, api_of: Any, name: Any) -> None:
     api = api_of(people.everybody()[name])
     revision = revision_publish(environment=prod, actor=people.admin)
     reads = [DRAFT, "/api/v1/revisions/", f"/api/v1/revisions/{revision.pk}/", "/api/v1/replicas/"]
@@ -105,17 +111,17 @@ def test_other_roles_are_refused(prod, gpt, people, api_of, name):
     assert Revision.objects.count() == 1
 
 
-def test_a_reading_token_does_not_publish(prod, gpt, people, api_of):
+def test_a_reading_token_does_not_publish(prod: Any, gpt: Any, people: Any, api_of: Any) -> None:
     api = api_of(people.admin, scope=ApiToken.Scope.READ)
     assert api.get(DRAFT).status_code == 200
     assert api.post(PUBLISH).status_code == 403
 
 
-def test_strangers_are_401(prod, client):
+def test_strangers_are_401(prod: Any, client: Any) -> None:
     assert {client.get(path).status_code for path in (DRAFT, "/api/v1/revisions/")} == {401}
 
 
-def test_what_does_not_exist_is_404(api, prod):
+def test_what_does_not_exist_is_404(api: Any, prod: Any) -> None:
     paths = ["/api/v1/revisions/99/", "/api/v1/environments/nowhere/draft/"]
     assert {api.get(path).status_code for path in paths} == {404}
     assert api.post("/api/v1/environments/nowhere/publish/").status_code == 404

@@ -1,6 +1,7 @@
 """diff_documents: what changed, in words."""
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -9,55 +10,55 @@ from tests.contract import golden
 
 
 @pytest.fixture
-def before():
+def before() -> Any:
     return golden.read("every_provider")["document"]
 
 
 @pytest.fixture
-def after(before):
+def after(before: Any) -> Any:
     return copy.deepcopy(before)
 
 
-def texts(before, after):
+def texts(before: Any, after: Any) -> Any:
     return [change.text for change in diff_documents(before, after)]
 
 
-def deployment(document, name):
+def deployment(document: Any, name: Any) -> Any:
     return next(row for row in document["deployments"] if row["name"] == name)
 
 
-def credential(document, name):
+def credential(document: Any, name: Any) -> Any:
     return next(row for row in document["credentials"] if row["name"] == name)
 
 
-def test_equal_documents_have_no_changes(before, after):
+def test_equal_documents_have_no_changes(before: Any, after: Any) -> None:
     assert texts(before, after) == []
 
 
-def test_a_price_is_told_per_million(before, after):
+def test_a_price_is_told_per_million(before: Any, after: Any) -> None:
     deployment(after, "openai-gpt-4o")["price"]["units"]["input_token"] = "0.000002"
     assert texts(before, after) == [
         "openai-gpt-4o: price per 1M input tokens $2.50 → $2.00",
     ]
 
 
-def test_losing_the_price_is_told(before, after):
+def test_losing_the_price_is_told(before: Any, after: Any) -> None:
     deployment(after, "openai-embed")["price"] = None
     assert "openai-embed: price none → unpriced" in texts(before, after)
 
 
-def test_a_replaced_secret_shows_nothing_of_it(before, after):
+def test_a_replaced_secret_shows_nothing_of_it(before: Any, after: Any) -> None:
     credential(after, "OpenAI main").update(secret_id="x", fingerprint="other")
     assert texts(before, after) == ["OpenAI main: secret replaced"]
 
 
-def test_a_secret_that_is_set_or_removed(before, after):
+def test_a_secret_that_is_set_or_removed(before: Any, after: Any) -> None:
     credential(after, "GPU cellar").update(secret_id="x", fingerprint="f")
     credential(after, "Google").update(secret_id=None, fingerprint=None)
     assert texts(before, after) == ["Google: secret removed", "GPU cellar: secret set"]
 
 
-def test_the_order_of_a_chain_is_told(before, after):
+def test_the_order_of_a_chain_is_told(before: Any, after: Any) -> None:
     chain = next(c for c in after["chains"] if c["kind"] == "general")
     chain["targets"].reverse()
     assert texts(before, after) == [
@@ -65,18 +66,18 @@ def test_the_order_of_a_chain_is_told(before, after):
     ]
 
 
-def test_a_renamed_credential_is_one_change(before, after):
+def test_a_renamed_credential_is_one_change(before: Any, after: Any) -> None:
     credential(after, "OpenAI main")["name"] = "OpenAI EU"
     assert texts(before, after) == ["OpenAI EU: name OpenAI main → OpenAI EU"]
 
 
-def test_another_credential_is_told_by_name(before, after):
+def test_another_credential_is_told_by_name(before: Any, after: Any) -> None:
     openai = credential(after, "OpenAI main")["id"]
     deployment(after, "azure-gpt-4o")["credential"] = openai
     assert texts(before, after) == ["azure-gpt-4o: credential Azure West Europe → OpenAI main"]
 
 
-def test_a_twin_credential_of_the_same_name_is_told_apart(before, after):
+def test_a_twin_credential_of_the_same_name_is_told_apart(before: Any, after: Any) -> None:
     twin = {**credential(after, "OpenAI main"), "id": "11111111-0000-4000-8000-000000000000"}
     after["credentials"].append(twin)
     deployment(after, "openai-embed")["credential"] = twin["id"]
@@ -85,7 +86,7 @@ def test_a_twin_credential_of_the_same_name_is_told_apart(before, after):
     )
 
 
-def test_things_are_added_and_removed(before, after):
+def test_things_are_added_and_removed(before: Any, after: Any) -> None:
     after["deployments"].remove(deployment(after, "mistral-embed"))
     after["aliases"]["smart"] = "claude-sonnet"
     assert texts(before, after) == [
@@ -94,12 +95,12 @@ def test_things_are_added_and_removed(before, after):
     ]
 
 
-def test_an_alias_that_moves(before, after):
+def test_an_alias_that_moves(before: Any, after: Any) -> None:
     after["aliases"]["default"] = "claude-sonnet"
     assert texts(before, after) == ["default: points to gpt-4o → claude-sonnet"]
 
 
-def test_environment_defaults(before, after):
+def test_environment_defaults(before: Any, after: Any) -> None:
     after["environment"].update(fallback_enabled=False, timeout_s=30.0, default_model=None)
     assert texts(before, after) == [
         "Production: default model default → none",
@@ -108,7 +109,7 @@ def test_environment_defaults(before, after):
     ]
 
 
-def test_parameters_are_named(before, after):
+def test_parameters_are_named(before: Any, after: Any) -> None:
     deployment(after, "cellar-llama")["params"] = {"temperature": 0.5, "stop": ["a", "b"]}
     assert texts(before, after) == [
         "cellar-llama: stop none → a, b",
@@ -117,19 +118,19 @@ def test_parameters_are_named(before, after):
     ]
 
 
-def test_a_new_price_version_of_the_same_amount_is_a_change(before, after):
+def test_a_new_price_version_of_the_same_amount_is_a_change(before: Any, after: Any) -> None:
     deployment(after, "openai-gpt-4o")["price"]["version"] = "another"
     assert texts(before, after) == ["openai-gpt-4o: entered again with the same values"]
 
 
-def test_the_first_publish_adds_everything(after):
+def test_the_first_publish_adds_everything(after: Any) -> None:
     changes = diff_documents(None, after)
     assert {change.action for change in changes} == {"added"}
     assert len(changes) == 5 + 2 + 3 + 8 + 7
 
 
 @pytest.mark.parametrize("part", ["models", "credentials", "deployments", "chains"])
-def test_no_difference_is_silent(before, part):
+def test_no_difference_is_silent(before: Any, part: Any) -> None:
     """Whatever differs in the bytes has a line: a digest never changes without one."""
     for index, row in enumerate(before[part]):
         for field in row:
@@ -139,7 +140,7 @@ def test_no_difference_is_silent(before, part):
                 assert diff_documents(before, after), field
 
 
-def _other(field, value):
+def _other(field: Any, value: Any) -> Any:
     if isinstance(value, dict) or field == "price":
         return {**(value or {}), "version": "x", "source": "own", "units": {"request": "1"}}
     if isinstance(value, list):
@@ -158,5 +159,5 @@ def _other(field, value):
         ("input_second", "0.0001", "$0.0001"),
     ],
 )
-def test_prices_in_words(unit, amount, words):
+def test_prices_in_words(unit: Any, amount: Any, words: Any) -> None:
     assert money_per_unit(unit, amount) == words

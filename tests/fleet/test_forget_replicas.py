@@ -1,6 +1,7 @@
 """Replicas that went away are forgotten after a day."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -12,13 +13,13 @@ from gateway_admin.fleet.tasks import forget_silent_replicas
 pytestmark = pytest.mark.django_db
 
 
-def _heard(hours):
+def _heard(hours: Any) -> None:
     ago = timezone.now() - timedelta(hours=hours)
     ReplicaWorker.objects.update(last_seen_at=ago)
     Replica.objects.update(first_seen_at=ago)
 
 
-def test_a_day_of_silence_is_the_end(prod, replica_of):
+def test_a_day_of_silence_is_the_end(prod: Any, replica_of: Any) -> None:
     replica_of(prod).sync()
     _heard(hours=25)
     forget_silent_replicas()
@@ -26,14 +27,14 @@ def test_a_day_of_silence_is_the_end(prod, replica_of):
     assert AuditEvent.objects.get(action="replica.forget").target_label == "gw-1"
 
 
-def test_less_is_not(prod, replica_of):
+def test_less_is_not(prod: Any, replica_of: Any) -> None:
     replica_of(prod).sync()
     _heard(hours=23)
     forget_silent_replicas()
     assert Replica.objects.exists()
 
 
-def test_one_worker_that_reports_is_enough(prod, replica_of):
+def test_one_worker_that_reports_is_enough(prod: Any, replica_of: Any) -> None:
     replica = replica_of(prod)
     replica.sync(worker=0, workers=2)
     _heard(hours=25)
@@ -42,7 +43,7 @@ def test_one_worker_that_reports_is_enough(prod, replica_of):
     assert Replica.objects.exists()
 
 
-def test_a_forgotten_replica_may_come_back(prod, replica_of):
+def test_a_forgotten_replica_may_come_back(prod: Any, replica_of: Any) -> None:
     replica = replica_of(prod)
     replica.sync()
     _heard(hours=25)

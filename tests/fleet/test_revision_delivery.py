@@ -2,6 +2,7 @@
 
 import base64
 import json
+from typing import Any
 
 import pytest
 
@@ -14,20 +15,20 @@ from tests import builders
 pytestmark = pytest.mark.django_db
 
 
-def unsealed(environment, secret_id, sealed):
+def unsealed(environment: Any, secret_id: Any, sealed: Any) -> Any:
     key = open_key(fleet_identity(environment))
     context = secret_context(environment.slug, secret_id)
     return json.loads(crypto.unseal(key, base64.b64decode(sealed), context))
 
 
-def test_it_delivers_what_was_published(prod, gpt, replica_of, people):
+def test_it_delivers_what_was_published(prod: Any, gpt: Any, replica_of: Any, people: Any) -> None:
     revision = revision_publish(environment=prod, actor=people.admin)
     envelope = replica_of(prod).get("revisions/1").json()
     assert (envelope["revision"], envelope["digest"]) == (1, revision.digest)
     assert document_digest(envelope["document"]) == revision.digest
 
 
-def test_secrets_travel_sealed(prod, gpt, replica_of, people):
+def test_secrets_travel_sealed(prod: Any, gpt: Any, replica_of: Any, people: Any) -> None:
     revision_publish(environment=prod, actor=people.admin)
     answer = replica_of(prod).get("revisions/1")
     assert builders.CANARY_SECRET not in answer.content.decode()
@@ -37,14 +38,16 @@ def test_secrets_travel_sealed(prod, gpt, replica_of, people):
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_a_secret_opens_in_its_own_environment_only(prod, gpt, replica_of, people):
+def test_a_secret_opens_in_its_own_environment_only(
+    prod: Any, gpt: Any, replica_of: Any, people: Any
+) -> None:
     revision_publish(environment=prod, actor=people.admin)
     ((secret_id, sealed),) = replica_of(prod).get("revisions/1").json()["secrets"].items()
     with pytest.raises(crypto.DecryptionError):
         unsealed(builders.environment("dev"), secret_id, sealed)
 
 
-def test_a_credential_without_secret_has_none(prod, replica_of, people):
+def test_a_credential_without_secret_has_none(prod: Any, replica_of: Any, people: Any) -> None:
     ollama = builders.provider("ollama")
     credential = builders.credential(environment=prod, provider=ollama, without_secret=True)
     builders.deployment(environment=prod, credential=credential)
@@ -54,7 +57,9 @@ def test_a_credential_without_secret_has_none(prod, replica_of, people):
     assert envelope["document"]["credentials"][0]["secret_id"] is None
 
 
-def test_an_old_revision_keeps_the_secret_it_was_published_with(prod, gpt, replica_of, people):
+def test_an_old_revision_keeps_the_secret_it_was_published_with(
+    prod: Any, gpt: Any, replica_of: Any, people: Any
+) -> None:
     from gateway_admin.catalog.services import credential_replace_secret
 
     revision_publish(environment=prod, actor=people.admin)
@@ -67,25 +72,27 @@ def test_an_old_revision_keeps_the_secret_it_was_published_with(prod, gpt, repli
     assert unsealed(prod, secret_id, sealed) == secret
 
 
-def test_another_environments_token_sees_nothing(prod, gpt, replica_of, people):
+def test_another_environments_token_sees_nothing(
+    prod: Any, gpt: Any, replica_of: Any, people: Any
+) -> None:
     revision_publish(environment=prod, actor=people.admin)
     stranger = replica_of(builders.environment("dev"))
     assert stranger.get("revisions/1").status_code == 404
     assert stranger.sync().json()["revision"] is None
 
 
-def test_an_unknown_number_is_not_found(prod, replica_of):
+def test_an_unknown_number_is_not_found(prod: Any, replica_of: Any) -> None:
     assert replica_of(prod).get("revisions/7").status_code == 404
 
 
-def test_people_need_the_fleet_token_too(prod, gpt, people, client_of):
+def test_people_need_the_fleet_token_too(prod: Any, gpt: Any, people: Any, client_of: Any) -> None:
     revision_publish(environment=prod, actor=people.admin)
     assert client_of(people.admin).get("/fleet/v1/revisions/1").status_code == 401
 
 
 def test_the_number_of_queries_does_not_grow(
-    prod, gpt, replica_of, people, django_assert_num_queries
-):
+    prod: Any, gpt: Any, replica_of: Any, people: Any, django_assert_num_queries: Any
+) -> None:
     for _ in range(5):
         builders.deployment(environment=prod)
     revision_publish(environment=prod, actor=people.admin)

@@ -1,5 +1,7 @@
 """revision_rollback: an earlier document is written back to the rows and published."""
 
+from typing import Any
+
 import pytest
 
 from gateway_admin.accounts.models import AuditEvent
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def claude(prod, gpt):
+def claude(prod: Any, gpt: Any) -> Any:
     return builders.deployment(
         environment=prod,
         name="claude",
@@ -34,7 +36,7 @@ def claude(prod, gpt):
 
 
 @pytest.fixture
-def first(prod, gpt, claude, people):
+def first(prod: Any, gpt: Any, claude: Any, people: Any) -> Any:
     """A published environment with one of everything."""
     prod.default_model = "default"
     prod.save()
@@ -43,7 +45,7 @@ def first(prod, gpt, claude, people):
     return revision_publish(environment=prod, actor=people.admin)
 
 
-def back(revision, people):
+def back(revision: Any, people: Any) -> Any:
     """Publish what the rows are now, roll back, return what still differs."""
     revision_publish(environment=revision.environment, actor=people.admin)
     published = revision_rollback(revision=revision, actor=people.admin)
@@ -52,7 +54,7 @@ def back(revision, people):
     return published, [c.text for c in diff_documents(revision.document, published.document)]
 
 
-def test_it_restores_every_field(prod, gpt, first, people):
+def test_it_restores_every_field(prod: Any, gpt: Any, first: Any, people: Any) -> None:
     prod.timeout_s, prod.fallback_enabled, prod.default_model = 30, False, ""
     prod.save()
     Deployment.objects.filter(pk=gpt.pk).update(weight=9, rpm=5, params={"seed": 1}, name="x")
@@ -64,13 +66,15 @@ def test_it_restores_every_field(prod, gpt, first, people):
     assert published.rolled_back_to == 1
 
 
-def test_it_enables_what_was_disabled(prod, gpt, claude, first, people):
+def test_it_enables_what_was_disabled(
+    prod: Any, gpt: Any, claude: Any, first: Any, people: Any
+) -> None:
     Deployment.objects.filter(pk=gpt.pk).update(enabled=False)
     Credential.objects.filter(pk=claude.credential_id).update(enabled=False)
     assert back(first, people)[0].digest == first.digest
 
 
-def test_it_makes_a_deleted_deployment_again(prod, gpt, first, people):
+def test_it_makes_a_deleted_deployment_again(prod: Any, gpt: Any, first: Any, people: Any) -> None:
     gpt_id = gpt.pk
     Deployment.objects.filter(pk=gpt_id).delete()
     _, left = back(first, people)
@@ -78,14 +82,16 @@ def test_it_makes_a_deleted_deployment_again(prod, gpt, first, people):
     assert Deployment.objects.get(pk=gpt_id).name == "openai-gpt-4o"
 
 
-def test_it_disables_what_is_newer(prod, first, people):
+def test_it_disables_what_is_newer(prod: Any, first: Any, people: Any) -> None:
     newer = builders.deployment(environment=prod, name="newer")
     assert back(first, people)[0].digest == first.digest
     newer.refresh_from_db()
     assert not newer.enabled
 
 
-def test_it_restores_aliases_and_chains(prod, gpt, claude, first, people):
+def test_it_restores_aliases_and_chains(
+    prod: Any, gpt: Any, claude: Any, first: Any, people: Any
+) -> None:
     ModelAlias.objects.all().delete()
     FallbackChain.objects.all().delete()
     builders.alias("other", claude.model, environment=prod)
@@ -93,7 +99,7 @@ def test_it_restores_aliases_and_chains(prod, gpt, claude, first, people):
     assert back(first, people)[0].digest == first.digest
 
 
-def test_it_restores_a_price_as_a_new_version(prod, gpt, first, people):
+def test_it_restores_a_price_as_a_new_version(prod: Any, gpt: Any, first: Any, people: Any) -> None:
     Price.objects.create(deployment=gpt, source="own", units={"input_token": "0.1"})
     published, left = back(first, people)
     assert left == ["openai-gpt-4o: entered again with the same values"]
@@ -101,7 +107,9 @@ def test_it_restores_a_price_as_a_new_version(prod, gpt, first, people):
     assert restored["price"]["units"]["input_token"] == "0.0000025"
 
 
-def test_it_points_back_to_the_secret_that_was_published(prod, gpt, first, people):
+def test_it_points_back_to_the_secret_that_was_published(
+    prod: Any, gpt: Any, first: Any, people: Any
+) -> None:
     from gateway_admin.catalog.services import credential_replace_secret, secret_open
 
     credential_replace_secret(
@@ -112,7 +120,9 @@ def test_it_points_back_to_the_secret_that_was_published(prod, gpt, first, peopl
     assert secret_open(gpt.credential.secret) == {"api_key": builders.CANARY_SECRET}
 
 
-def test_it_refuses_when_a_secret_is_gone_and_names_the_credential(prod, gpt, first, people):
+def test_it_refuses_when_a_secret_is_gone_and_names_the_credential(
+    prod: Any, gpt: Any, first: Any, people: Any
+) -> None:
     name = gpt.credential.name
     FallbackChain.objects.all().delete()
     Deployment.objects.filter(pk=gpt.pk).delete()
@@ -123,7 +133,9 @@ def test_it_refuses_when_a_secret_is_gone_and_names_the_credential(prod, gpt, fi
     assert not Deployment.objects.filter(pk=gpt.pk).exists()
 
 
-def test_it_refuses_when_a_provider_is_gone(prod, gpt, claude, first, people):
+def test_it_refuses_when_a_provider_is_gone(
+    prod: Any, gpt: Any, claude: Any, first: Any, people: Any
+) -> None:
     Deployment.objects.filter(pk=claude.pk).delete()
     Credential.objects.filter(pk=claude.credential_id).delete()
     Provider.objects.filter(slug="anthropic").delete()
@@ -132,14 +144,18 @@ def test_it_refuses_when_a_provider_is_gone(prod, gpt, claude, first, people):
         revision_rollback(revision=first, actor=people.admin)
 
 
-def test_it_restores_names_that_were_swapped(prod, gpt, claude, first, people):
+def test_it_restores_names_that_were_swapped(
+    prod: Any, gpt: Any, claude: Any, first: Any, people: Any
+) -> None:
     Deployment.objects.filter(pk=gpt.pk).update(name="spare")
     Deployment.objects.filter(pk=claude.pk).update(name="openai-gpt-4o")
     Deployment.objects.filter(pk=gpt.pk).update(name="claude")
     assert back(first, people)[0].digest == first.digest
 
 
-def test_it_refuses_when_a_name_went_to_something_else(prod, gpt, first, people):
+def test_it_refuses_when_a_name_went_to_something_else(
+    prod: Any, gpt: Any, first: Any, people: Any
+) -> None:
     Deployment.objects.filter(pk=gpt.pk).update(name="renamed")
     builders.deployment(environment=prod, name="openai-gpt-4o")
     revision_publish(environment=prod, actor=people.admin)
@@ -147,7 +163,7 @@ def test_it_refuses_when_a_name_went_to_something_else(prod, gpt, first, people)
         revision_rollback(revision=first, actor=people.admin)
 
 
-def test_the_region_stays_editable_after_a_roll_back(prod, people):
+def test_the_region_stays_editable_after_a_roll_back(prod: Any, people: Any) -> None:
     bedrock = builders.deployment(
         environment=prod, provider=builders.provider("bedrock"), region="eu-west-1"
     )
@@ -159,12 +175,12 @@ def test_the_region_stays_editable_after_a_roll_back(prod, people):
     assert (bedrock.region, bedrock.params) == ("eu-west-1", {})
 
 
-def test_the_active_revision_is_no_goal(first, people):
+def test_the_active_revision_is_no_goal(first: Any, people: Any) -> None:
     with pytest.raises(Conflict, match="is active"):
         revision_rollback(revision=first, actor=people.admin)
 
 
-def test_it_leaves_other_environments_alone(prod, gpt, first, people):
+def test_it_leaves_other_environments_alone(prod: Any, gpt: Any, first: Any, people: Any) -> None:
     dev = builders.environment("dev")
     builders.deployment(environment=dev, name="dev-gpt", model=gpt.model)
     before = render(dev)
@@ -173,7 +189,7 @@ def test_it_leaves_other_environments_alone(prod, gpt, first, people):
     assert render(dev) == before
 
 
-def test_it_is_audited(prod, gpt, first, people):
+def test_it_is_audited(prod: Any, gpt: Any, first: Any, people: Any) -> None:
     Deployment.objects.filter(pk=gpt.pk).update(weight=9)
     back(first, people)
     event = AuditEvent.objects.get(action="revision.rollback")

@@ -1,5 +1,6 @@
 """POST /fleet/v1/sync: workers report, and are told what they should run."""
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,19 +19,19 @@ from tests import builders
 pytestmark = pytest.mark.django_db
 
 
-def test_it_orders_nothing_before_the_first_publish(prod, replica_of):
+def test_it_orders_nothing_before_the_first_publish(prod: Any, replica_of: Any) -> None:
     order = replica_of(prod).sync().json()
     assert order["revision"] is None
     assert order["policy_version"] == 0
 
 
-def test_it_orders_the_active_revision(prod, gpt, replica_of, people):
+def test_it_orders_the_active_revision(prod: Any, gpt: Any, replica_of: Any, people: Any) -> None:
     published = revision_publish(environment=prod, actor=people.admin)
     order = replica_of(prod).sync().json()
     assert (order["revision"], order["digest"]) == (1, published.digest)
 
 
-def test_it_orders_the_newest_policy_version(prod, replica_of, people):
+def test_it_orders_the_newest_policy_version(prod: Any, replica_of: Any, people: Any) -> None:
     builders.key(people.owner, environment=prod)
     assert replica_of(prod).sync().json()["policy_version"] == 1
 
@@ -38,7 +39,7 @@ def test_it_orders_the_newest_policy_version(prod, replica_of, people):
 @pytest.mark.parametrize(
     "header", ["", "Bearer ", "Bearer gwf-unknown", "Basic gwf-x", "Bearer \u00e9"]
 )
-def test_it_refuses_an_unknown_token(prod, header, replica_of):
+def test_it_refuses_an_unknown_token(prod: Any, header: Any, replica_of: Any) -> None:
     fleet_identity(prod)
     client = Client(headers={"authorization": header} if header else {})
     answer = client.post("/fleet/v1/sync", "{}", content_type="application/json")
@@ -46,7 +47,9 @@ def test_it_refuses_an_unknown_token(prod, header, replica_of):
     assert answer.json()["error"]["code"] == "unknown_token"
 
 
-def test_it_costs_three_queries(prod, gpt, replica_of, people, django_assert_num_queries):
+def test_it_costs_three_queries(
+    prod: Any, gpt: Any, replica_of: Any, people: Any, django_assert_num_queries: Any
+) -> None:
     revision_publish(environment=prod, actor=people.admin)
     replica = replica_of(prod)
     replica.sync()
@@ -54,7 +57,7 @@ def test_it_costs_three_queries(prod, gpt, replica_of, people, django_assert_num
         replica.sync(applied_revision=1)
 
 
-def test_it_stores_when_a_revision_was_acknowledged(prod, replica_of):
+def test_it_stores_when_a_revision_was_acknowledged(prod: Any, replica_of: Any) -> None:
     replica = replica_of(prod)
     replica.sync()
     assert ReplicaWorker.objects.get().acknowledged_at is None
@@ -63,10 +66,13 @@ def test_it_stores_when_a_revision_was_acknowledged(prod, replica_of):
     replica.sync(applied_revision=1, applied_digest="ab")
     assert ReplicaWorker.objects.get().acknowledged_at == first
     replica.sync(applied_revision=2, applied_digest="cd")
-    assert ReplicaWorker.objects.get().acknowledged_at > first
+    second = ReplicaWorker.objects.get().acknowledged_at
+    assert first is not None
+    assert second is not None
+    assert second > first
 
 
-def test_it_audits_a_rejection_once(prod, gpt, replica_of, people):
+def test_it_audits_a_rejection_once(prod: Any, gpt: Any, replica_of: Any, people: Any) -> None:
     revision_publish(environment=prod, actor=people.admin)
     replica = replica_of(prod)
     rejected = {
@@ -81,7 +87,7 @@ def test_it_audits_a_rejection_once(prod, gpt, replica_of, people):
     assert ReplicaWorker.objects.get().rejected_deployment == gpt.pk
 
 
-def test_each_worker_stands_for_itself(prod, replica_of):
+def test_each_worker_stands_for_itself(prod: Any, replica_of: Any) -> None:
     replica = replica_of(prod)
     replica.sync(worker=0, workers=2, applied_revision=1)
     replica.sync(worker=1, workers=2, pid=4712)
@@ -89,7 +95,7 @@ def test_each_worker_stands_for_itself(prod, replica_of):
     assert sorted(applied) == [(0, 1), (1, None)]
 
 
-def test_a_restart_with_fewer_workers_drops_the_others(prod, replica_of):
+def test_a_restart_with_fewer_workers_drops_the_others(prod: Any, replica_of: Any) -> None:
     replica = replica_of(prod)
     for slot in range(3):
         replica.sync(worker=slot, workers=3)
@@ -97,7 +103,7 @@ def test_a_restart_with_fewer_workers_drops_the_others(prod, replica_of):
     assert list(ReplicaWorker.objects.values_list("slot", flat=True)) == [0]
 
 
-def test_a_replica_of_another_environment_is_refused(prod, replica_of):
+def test_a_replica_of_another_environment_is_refused(prod: Any, replica_of: Any) -> None:
     replica = replica_of(prod)
     replica.sync()
     stranger = replica_of(builders.environment("dev"))
@@ -123,7 +129,9 @@ def test_a_replica_of_another_environment_is_refused(prod, replica_of):
         ("hostname", {"a": 1}),
     ],
 )
-def test_a_malformed_report_is_refused_with_its_field(prod, replica_of, field, value):
+def test_a_malformed_report_is_refused_with_its_field(
+    prod: Any, replica_of: Any, field: Any, value: Any
+) -> None:
     answer = replica_of(prod).sync(**{field: value})
     assert answer.status_code == 400
     assert field in answer.json()["error"]["message"]
@@ -131,23 +139,25 @@ def test_a_malformed_report_is_refused_with_its_field(prod, replica_of, field, v
 
 
 @pytest.mark.parametrize("body", ["", "[]", "null", "{", "[" * 50_000])
-def test_what_is_no_report_is_refused(prod, replica_of, body):
+def test_what_is_no_report_is_refused(prod: Any, replica_of: Any, body: Any) -> None:
     client = replica_of(prod).client
     answer = client.post("/fleet/v1/sync", body, content_type="application/json")
     assert answer.status_code == 400
 
 
-def test_a_large_body_is_refused(prod, replica_of):
+def test_a_large_body_is_refused(prod: Any, replica_of: Any) -> None:
     assert replica_of(prod).sync(reasons=["x" * 70_000]).status_code == 413
 
 
-def test_control_characters_do_not_reach_the_database(prod, replica_of):
+def test_control_characters_do_not_reach_the_database(prod: Any, replica_of: Any) -> None:
     answer = replica_of(prod).sync(hostname="gw\x00-1", rejected_error="a\x00b")
     assert answer.status_code == 200
     assert ReplicaWorker.objects.get().replica.hostname == "gw-1"
 
 
-def test_a_rotated_token_keeps_the_previous_one_for_a_day(prod, replica_of, people):
+def test_a_rotated_token_keeps_the_previous_one_for_a_day(
+    prod: Any, replica_of: Any, people: Any
+) -> None:
     old = replica_of(prod)
     token_rotate(environment=prod, actor=people.admin)
     assert old.sync().status_code == 200
@@ -156,12 +166,12 @@ def test_a_rotated_token_keeps_the_previous_one_for_a_day(prod, replica_of, peop
     assert old.sync().status_code == 401
 
 
-def test_an_identity_is_made_once(prod):
+def test_an_identity_is_made_once(prod: Any) -> None:
     first, second = fleet_identity(prod), fleet_identity(prod)
     assert open_token(first) == open_token(second)
     assert open_token(first) not in str(first.__dict__)
 
 
-def test_an_unknown_deployment_id_is_no_reason_to_refuse(prod, replica_of):
+def test_an_unknown_deployment_id_is_no_reason_to_refuse(prod: Any, replica_of: Any) -> None:
     assert replica_of(prod).sync(rejected_deployment="d1").status_code == 200
     assert replica_of(prod).sync(rejected_deployment=str(uuid4())).status_code == 200
