@@ -1,13 +1,12 @@
 """The demonstration's organisation as plain tables. Everybody and everything is invented.
 
-`step` says with which publish of `HISTORY` something came (0: the first). Weights are
-relative; `upstream` is the provider's own name for a model.
+No Django here: the live traffic reads these tables too. `step` says with which publish of
+`HISTORY` something came (0: the first). Weights are relative; `upstream` is the provider's
+own name for a model.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
-
-from gateway_admin.accounts.roles import Role
 
 NAME = "Example Corp (demonstration)"
 TIME_ZONE = "Europe/Berlin"
@@ -34,7 +33,7 @@ class PersonRow:
     alias: str
     name: str
     team: str | None
-    role: Role = Role.DEVELOPER
+    role: Literal["admin", "finance", "developer"] = "developer"
     owns: bool = False
     signs_in: bool = False
 
@@ -120,8 +119,8 @@ TEAMS = (
 )
 
 PEOPLE = (
-    PersonRow("admin", "Ada Admin", None, Role.ADMIN, signs_in=True),
-    PersonRow("finance", "Finn Finance", None, Role.FINANCE, signs_in=True),
+    PersonRow("admin", "Ada Admin", None, "admin", signs_in=True),
+    PersonRow("finance", "Finn Finance", None, "finance", signs_in=True),
     PersonRow("developer", "Devon Developer", "support-copilot", owns=True, signs_in=True),
     PersonRow("ticket", "Tess Ticket", "support-copilot"),
     PersonRow("helpdesk", "Hal Helpdesk", "support-copilot"),

@@ -16,6 +16,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from gateway_admin.accounts.models import Organisation, User
+from gateway_admin.accounts.roles import Role
 from gateway_admin.accounts.services import audit, organisation_update, user_create
 from gateway_admin.catalog import services as catalog
 from gateway_admin.catalog.models import (
@@ -77,8 +78,7 @@ def demo_seed(*, data_dir: Path, simulator_url: str) -> bool:
 
 def refuse_real_data() -> None:
     """Raise Conflict unless catalog and keys are empty and this is no production."""
-    if settings.PRODUCTION:
-        raise Conflict("The demonstration does not move into production (GATEWAY_ENV).")
+    refuse_production()
     counts = {
         "provider": Provider.objects.count(),
         "model": Model.objects.count(),
@@ -91,6 +91,11 @@ def refuse_real_data() -> None:
             f"This installation has data of its own ({', '.join(found)}): the demonstration moves "
             "only into an empty one. Give it another: GATEWAY_DATA_DIR=.gateway-demo make demo"
         )
+
+
+def refuse_production() -> None:
+    if settings.PRODUCTION:
+        raise Conflict("The demonstration does not move into production (GATEWAY_ENV).")
 
 
 @transaction.atomic
@@ -139,12 +144,12 @@ def _people() -> tuple[dict[str, User], list[state.StoredLogin]]:
     for row in tables.PEOPLE:
         password = secrets.token_urlsafe(12) if row.signs_in else None
         person = user_create(
-            actor=admin, email=row.email, name=row.name, role=row.role, password=password
+            actor=admin, email=row.email, name=row.name, role=Role(row.role), password=password
         )
         admin = admin or person
         people[row.alias] = person
         if password:
-            logins.append({"email": row.email, "password": password, "role": row.role.value})
+            logins.append({"email": row.email, "password": password, "role": row.role})
     User.objects.filter(pk__in=[person.pk for person in people.values()]).update(is_demo=True)
     return people, logins
 

@@ -38,11 +38,14 @@ class Supervisor:
         postgres: EmbeddedPostgres | None,
         valkey: EmbeddedValkey | None,
         extra: list[ChildSpec],
+        demo: Callable[[], list[str]] | None = None,
     ) -> None:
+        """`demo` runs after the migrations and returns lines to greet with."""
         self.data_dir = data_dir
         self.postgres = postgres
         self.valkey = valkey
         self.extra = extra
+        self.demo = demo
         self.console = Console()
         self.reaper = Reaper(lock_descriptor)
         self.children: dict[str, Child] = {}
@@ -95,6 +98,7 @@ class Supervisor:
             await self._ready_or_fail(server)
         await self._require_external_servers()
         link = await asyncio.to_thread(bootstrap, os.environ)
+        welcome = await asyncio.to_thread(self.demo) if self.demo else []
         changed = await asyncio.to_thread(fleet_files_write)
         site = plan.site(self.data_dir)
         web = self._launch(site[plan.WEB])
@@ -105,7 +109,7 @@ class Supervisor:
             if name not in self.children:
                 self._launch(spec)
         await web.ready.wait()
-        self._greet(link)
+        self._greet(link, welcome)
         await self._proxies_ready()
         for spec in (site[plan.WORKER], site[plan.BEAT], *self.extra):
             self._launch(spec)
@@ -156,9 +160,11 @@ class Supervisor:
                 url = local_url(settings.PROXY_HOST, settings.PROXY_PORT + offset)
                 self.console.say(f"proxy of {slug} answers at {url} ({self._elapsed()})")
 
-    def _greet(self, link: str | None) -> None:
+    def _greet(self, link: str | None, welcome: list[str]) -> None:
         self.console.say(f"Gateway Admin is up at {settings.PUBLIC_URL} ({self._elapsed()})")
-        if link is not None:
+        for line in welcome:
+            self.console.say(line)
+        if link is not None and not welcome:  # the demonstration brings its administrator
             self.console.say("There is no administrator yet. Open this one-time link to set up:")
             self.console.say(f"    {link}")
 

@@ -27,7 +27,9 @@ class Command(BaseCommand):
         parser.add_argument("--events", type=int, default=tables.EVENTS, help="about how many")
         parser.add_argument("--days", type=int, default=tables.DAYS, help="how far back")
         parser.add_argument(
-            "--then-traffic", action="store_true", help="go on as the live traffic of `up --demo`"
+            "--then-traffic",
+            metavar="PROXY_URL",
+            help="go on as the live traffic of `up --demo`, through this proxy",
         )
 
     def handle(self, *args: Any, events: int, days: int, **options: Any) -> None:
@@ -37,10 +39,12 @@ class Command(BaseCommand):
             self._fill(events, days)
         except ServiceError as error:
             raise CommandError(error.message) from error
-        if options["then_traffic"]:
+        if proxy_url := options["then_traffic"]:
             connection.close()
             sys.stdout.flush()
             command = [sys.executable, "-m", "gateway_admin.demo.traffic"]
+            command += ["--data-dir", str(settings.DATA_DIR)]
+            command += ["--proxy", proxy_url, "--simulator", url]
             os.execv(sys.executable, command)  # noqa: S606 (ourselves, without Django's memory)
         self._sign_in()
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from argparse import ArgumentParser
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,18 @@ def _supervisor(*, demo: bool) -> Supervisor:
     plan.require_static_files()
     postgres, valkey = _embedded_servers(data_dir)
     extra: list[ChildSpec] = []
+    prepare = None
     if demo:
         processes = import_module("gateway_admin.demo.processes")  # late: it reads its fixtures
         extra = processes.demo_children(data_dir=data_dir)
+        prepare = partial(processes.demo_prepare, data_dir=data_dir)
     return Supervisor(
         data_dir=data_dir,
         lock_descriptor=descriptor,
         postgres=postgres,
         valkey=valkey,
         extra=extra,
+        demo=prepare,
     )
 
 
