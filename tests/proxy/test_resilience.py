@@ -15,9 +15,9 @@ from proxy.contract import bell_channel
 from tests.proxy import control_plane
 from tests.proxy.conftest import CANARY, Gateway, standard_document, standard_secrets
 from tests.proxy.control_plane import ControlPlanePeer
-from tests.proxy.documents import ENVIRONMENT, FLEET_TOKEN, new_key, policy
+from tests.proxy.documents import ENVIRONMENT, FLEET_TOKEN, policy
 from tests.proxy.load import HELLO, steady_load
-from tests.proxy.replica import Replica, free_port
+from tests.proxy.replica import Replica
 from tests.proxy.replica import running as running_replica
 
 pytestmark = pytest.mark.fleet
@@ -49,7 +49,7 @@ def workers_at(peer: ControlPlanePeer, number: int) -> set[int]:
 
 
 def test_bell_reaches_every_worker(pair: Gateway) -> None:
-    took_s = []
+    took_s: list[float] = []
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as bell:
         for _ in range(5):
             content = standard_document(pair.simulator, num_retries=len(took_s) + 1)
@@ -79,57 +79,6 @@ def test_crashed_worker_is_replaced_and_its_spool_adopted(pair: Gateway) -> None
     assert chat(pair).status_code == 200
 
 
-def test_kill_9_under_load_loses_and_doubles_nothing(simulator: Simulator) -> None:
-    peer = ControlPlanePeer()
-    with control_plane.running(peer):
-        peer.publish(standard_document(simulator), standard_secrets())
-        peer.set_key(policy("alpha"))
-        with running_replica(peer.url) as replica:
-            with steady_load(replica.url) as load:
-                time.sleep(2)
-                replica.kill()
-                replica.start()
-                replica.wait("/ready")
-                time.sleep(1)
-            assert load.failures == []
-            assert load.broken > 0
-            peer.wait_for("answered events", lambda: set(load.answered) <= set(peer.events), 20)
-            assert len(load.answered) > 20
-            assert len(peer.events) <= len(load.answered) + load.broken
-
-
-def test_cold_start_with_the_control_plane_down(simulator: Simulator) -> None:
-    peer = ControlPlanePeer()
-    port = free_port()
-    with control_plane.running(peer, port):
-        peer.publish(standard_document(simulator), standard_secrets())
-        peer.set_key(policy("alpha"))
-        with running_replica(peer.url) as replica:
-            gateway = Gateway(replica, peer, simulator)
-            assert chat(gateway).status_code == 200
-            peer.wait_delivered()
-            replica.stop()
-            _control_plane_ends(peer)
-            replica.start()
-            replica.wait("/ready")
-            assert replica.process is not None
-            served = [chat(gateway).headers["x-gateway-request-id"] for _ in range(5)]
-            unknown = httpx.get(f"{replica.url}/v1/models", headers={"x-api-key": "sk-gw-a-b"})
-            assert unknown.status_code == 401
-            replica.kill()  # a crash while nothing can be delivered
-            replica.start()
-            replica.wait("/ready")
-            assert chat(gateway).status_code == 200
-            assert not set(served) & set(peer.events)
-            peer.token = FLEET_TOKEN
-            peer.wait_for("delivery", lambda: set(served) <= set(peer.events), 30)
-
-
-def _control_plane_ends(peer: ControlPlanePeer) -> None:
-    """From now on it answers nobody (as far as a replica can tell)."""
-    peer.token = "nobody has this token"
-
-
 def test_refused_token_is_told_and_does_not_stop_service(pair: Gateway) -> None:
     _control_plane_ends(pair.peer)
     try:
@@ -142,28 +91,64 @@ def test_refused_token_is_told_and_does_not_stop_service(pair: Gateway) -> None:
         pair.peer.token = FLEET_TOKEN
 
 
-def test_probes_answer_while_litellm_is_imported(simulator: Simulator) -> None:
+@pytest.fixture(scope="module")
+def lone(simulator: Simulator) -> Iterator[Gateway]:
+    """A replica with one worker that is killed, restarted and at last stopped, in this order."""
     peer = ControlPlanePeer()
     with control_plane.running(peer):
         peer.publish(standard_document(simulator), standard_secrets())
         peer.set_key(policy("alpha"))
         with running_replica(peer.url) as replica:
-            replica.stop()
-            replica.start()
-            started = time.monotonic()
-            replica.wait("/health/liveliness")
-            alive_s = time.monotonic() - started
-            gateway = Gateway(replica, peer, simulator)
-            early = chat(gateway)
-            wrong = httpx.get(f"{replica.url}/v1/models", headers={"x-api-key": "sk-gw-a-b"})
-            listed = gateway.openai().models.list()
-            replica.wait("/ready")
-            print(f"alive after {alive_s:.1f} s, ready after {time.monotonic() - started:.1f} s")  # noqa: T201
-    assert early.status_code == 503
-    assert early.headers["retry-after"]
-    assert wrong.status_code == 401
-    assert "chat-openai" in [model.id for model in listed]
+            yield Gateway(replica, peer, simulator)
+
+
+def test_kill_9_under_load_loses_and_doubles_nothing(lone: Gateway) -> None:
+    peer, replica = lone.peer, lone.replica
+    with steady_load(lone.url) as load:
+        time.sleep(2)
+        replica.kill()
+        replica.start()
+        replica.wait("/ready")
+        time.sleep(1)
+    assert load.failures == []
+    assert load.broken > 0
+    assert len(load.answered) > 20
+    peer.wait_for("answered events", lambda: set(load.answered) <= set(peer.events), 20)
+    assert len(peer.events) <= len(load.answered) + load.broken
+
+
+def test_cold_start_with_the_control_plane_down(lone: Gateway) -> None:
+    peer, replica = lone.peer, lone.replica
+    peer.wait_delivered()
+    _control_plane_ends(peer)
+    served = [chat(lone).headers["x-gateway-request-id"] for _ in range(5)]
+    replica.kill()  # a crash while nothing can be delivered
+    replica.start()
+    started = time.monotonic()
+    replica.wait("/health/liveliness")
+    alive_s = time.monotonic() - started
+    _check_the_porter(lone)
+    replica.wait("/ready")
+    print(f"alive after {alive_s:.1f} s, ready after {time.monotonic() - started:.1f} s")  # noqa: T201
+    served.append(chat(lone).headers["x-gateway-request-id"])
+    assert not set(served) & set(peer.events)
+    peer.token = FLEET_TOKEN
+    peer.wait_for("delivery", lambda: set(served) <= set(peer.events), 30)
     assert CANARY not in replica_files(replica)
+
+
+def _check_the_porter(gateway: Gateway) -> None:
+    """While LiteLLM is imported: refusals and lists from the last good state."""
+    early = chat(gateway)
+    assert (early.status_code, "retry-after" in early.headers) == (503, True)
+    wrong = httpx.get(f"{gateway.url}/v1/models", headers={"x-api-key": "sk-gw-a-b"})
+    assert wrong.status_code == 401
+    assert "chat-openai" in [model.id for model in gateway.openai().models.list()]
+
+
+def _control_plane_ends(peer: ControlPlanePeer) -> None:
+    """From now on it answers nobody (as far as a replica can tell)."""
+    peer.token = "nobody has this token"
 
 
 def replica_files(replica: Replica) -> str:
@@ -175,27 +160,23 @@ def replica_files(replica: Replica) -> str:
     )
 
 
-def test_sigterm_finishes_what_was_begun(simulator: Simulator) -> None:
-    peer = ControlPlanePeer()
-    with control_plane.running(peer):
-        peer.publish(standard_document(simulator), standard_secrets())
-        peer.set_key(policy("alpha"))
-        with running_replica(peer.url) as replica:
-            simulator.reset()
-            simulator.control(kind="openai", token_interval_ms=50, output_tokens=40)
-            children = replica.children()
-            headers = {"authorization": f"Bearer {new_key('alpha')}"}
-            body = {"model": "chat-openai", "messages": HELLO, "stream": True}
-            with httpx.stream(
-                "POST", f"{replica.url}/v1/chat/completions", json=body, headers=headers, timeout=30
-            ) as answer:
-                chunks = answer.iter_text()
-                next(chunks)
-                assert replica.process is not None
-                replica.process.terminate()
-                text = "".join(chunks)
-            assert "[DONE]" in text
-            assert replica.process.wait(20) == 0
-            assert answer.headers["x-gateway-request-id"] in peer.events
-            assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-            simulator.reset()
+def test_sigterm_finishes_what_was_begun(lone: Gateway) -> None:
+    peer, replica, simulator = lone.peer, lone.replica, lone.simulator
+    simulator.reset()
+    simulator.control(kind="openai", token_interval_ms=50, output_tokens=40)
+    children = replica.children()
+    body = {"model": "chat-openai", "messages": HELLO, "stream": True}
+    with (
+        lone.client() as client,
+        client.stream("POST", "/v1/chat/completions", json=body) as answer,
+    ):
+        chunks = answer.iter_text()
+        next(chunks)
+        assert replica.process is not None
+        replica.process.terminate()
+        text = "".join(chunks)
+    simulator.reset()
+    assert "[DONE]" in text
+    assert replica.process.wait(20) == 0
+    assert answer.headers["x-gateway-request-id"] in peer.events
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
