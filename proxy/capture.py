@@ -5,6 +5,7 @@ client did not ask for is taken out; its last event is held back by the edge unt
 usage event is on disk.
 """
 
+import logging
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,10 @@ from proxy.errors import class_of_status, error_text, refine
 from proxy.metering import Usage, usage_from_anthropic, usage_from_openai
 from proxy.trace import Trace
 
+logger = logging.getLogger("gateway.capture")
+
+# What a provider may send has no limits; none of it may break an answer or its accounting.
+UNREADABLE = (TypeError, ValueError, AttributeError, KeyError, IndexError, ArithmeticError)
 # Whole answers larger than this are passed on without being parsed for usage.
 PARSE_MAX_BYTES = 64 * 1024 * 1024
 
@@ -42,6 +47,12 @@ class Capture:
 
     def read_whole(self, body: bytes) -> None:
         """Usage or error of an answer that came in one piece."""
+        try:
+            self._read_whole(body)
+        except UNREADABLE:
+            logger.warning("an answer of %s could not be read for usage", self.trace.model)
+
+    def _read_whole(self, body: bytes) -> None:
         if self.status >= 400:
             self.read_error(body)
             return
@@ -110,7 +121,11 @@ class Capture:
         *events, self._buffer = data.replace(b"\r\n", b"\n").split(b"\n\n")
         out = []
         for event in events:
-            kept = self._read_event(event)
+            kept: bytes | None = event
+            try:
+                kept = self._read_event(event)
+            except UNREADABLE:
+                logger.warning("a stream event of %s could not be read", self.trace.model)
             if kept is not None:
                 out.append(kept + b"\n\n")
         return out

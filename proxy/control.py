@@ -81,8 +81,8 @@ class ControlPlane:
             raise ControlPlaneError(f"control plane unreachable: {reason}") from error
         if response.status_code in (401, 403):
             raise TokenRefused(
-                f"control plane answered {response.status_code} to this replica's fleet token: "
-                f"issue a new one and restart the proxy with it"
+                f"control plane refused this replica ({_excerpt(response)}): check its fleet "
+                "token and restart the proxy with a new one if it was revoked"
             )
         if response.status_code in (400, 413):
             raise BatchRefused(_excerpt(response), response.status_code)

@@ -1,5 +1,6 @@
 """Failures of providers -> the contract's error classes, with secrets scrubbed from texts."""
 
+import json
 import re
 from collections.abc import Iterable
 
@@ -58,6 +59,53 @@ _BROKEN = re.compile(
 )
 _OVERLOADED = re.compile(r"(?i)overloaded")
 _NO_DEPLOYMENT = re.compile(r"(?i)no deployments available|no healthy deployment")
+
+
+_WRAPPING = re.compile(
+    r"^(?:litellm\.\w+: )?(?:\w+(?:Error|Exception|Timeout): )?(?:\w+Exception - )?"
+)
+_ADVICE = re.compile(r"\s*LiteLLM: model group .*|\s*Received Model Group=.*", re.DOTALL)
+
+# Codes that OpenAI's clients know; elsewhere the class itself is the code.
+_CODES = {
+    "quota": "insufficient_quota",
+    "rate_limit": "rate_limit_exceeded",
+    "context_window": "context_length_exceeded",
+    "content_policy": "content_policy_violation",
+    "not_found": "not_found",
+    "authentication": "provider_authentication",
+}
+_TYPES = {
+    "quota": "insufficient_quota",
+    "rate_limit": "rate_limit_error",
+    "context_window": "invalid_request_error",
+    "content_policy": "invalid_request_error",
+    "invalid_request": "invalid_request_error",
+    "not_found": "invalid_request_error",
+}
+
+
+def code_of(error_class: str) -> str:
+    """`code` of an OpenAI-shaped error."""
+    return _CODES.get(error_class, error_class)
+
+
+def type_of(error_class: str) -> str:
+    """`type` of an OpenAI-shaped error."""
+    return _TYPES.get(error_class, "server_error")
+
+
+def words_of_provider(text: str) -> str:
+    """The provider's own sentence, without the wrapping LiteLLM puts around it."""
+    text = _ADVICE.sub("", text)
+    text = _WRAPPING.sub("", text)
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return text
+    error = document.get("error", document) if isinstance(document, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return message if isinstance(message, str) and message else text
 
 
 def class_of_exception(error: BaseException) -> str:
@@ -122,5 +170,5 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def error_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """Scrubbed and shortened for an event."""
-    return scrub(text, secrets)[:ERROR_TEXT_MAX_CHARS]
+    """Unwrapped, scrubbed and shortened for an event."""
+    return scrub(words_of_provider(text), secrets)[:ERROR_TEXT_MAX_CHARS]

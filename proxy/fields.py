@@ -169,6 +169,7 @@ STRIPPED = frozenset(
         "guardrail_scan_ids",
         "guardrail_scan_metadata",
         "guardrails",
+        "id",
         "include_fallback_errors",
         "itpm",
         "keepalive_seconds",

@@ -4,6 +4,7 @@ Counts follow the ledger's convention: `input_tokens` includes what was read fro
 written to a cache, `output_tokens` includes reasoning.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -64,13 +65,15 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return 0
     return min(max(int(value), 0), _MAX_COUNT)
 
 
 def _add_unit(usage: Usage, unit: str, value: object) -> None:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if math.isfinite(value) and value > 0:
         usage.other_units[unit] = Decimal(str(value))
 
 

@@ -16,7 +16,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from proxy.capture import Capture
-from proxy.errors import class_of_exception, scrub
+from proxy.errors import class_of_exception, code_of, scrub, type_of
 from proxy.refusals import error_body
 from proxy.trace import CURRENT, Trace
 from proxy.usage import finished_event, needs_estimate
@@ -219,7 +219,7 @@ class Relay:
     async def _on_whole(self, body: bytes) -> None:
         self.capture.read_whole(body)
         if self.capture.status >= 400:
-            body = self._scrubbed(body)
+            body = self._provider_error()
         await self._settle()
         self._headers.append((b"content-length", str(len(body)).encode()))
         await self._send_start()
@@ -242,6 +242,28 @@ class Relay:
             await self._forward(b"".join(events), more=True)
         if last:
             await self._forward(b"", more=False)
+
+    def _provider_error(self) -> bytes:
+        """A provider's failure, told in the shape and with the codes that clients know."""
+        error_class = self.capture.error_class or "server_error"
+        message = self.capture.error or "The provider failed without saying why."
+        if error_class == "authentication":
+            # Not the caller's key: a 401 would send people looking in the wrong place.
+            self.capture.status = 502
+            message = (
+                f"The provider refused this gateway's credential for {self.trace.model!r}: "
+                f"{message} Tell an admin: the virtual key is fine."
+            )
+        self._headers = [(n, v) for n, v in self._headers if n != b"content-type"]
+        self._headers.append((b"content-type", b"application/json"))
+        return error_body(
+            message,
+            status=self.capture.status,
+            kind=type_of(error_class),
+            code=code_of(error_class),
+            param=None,
+            anthropic_shape=self._anthropic_shape,
+        )
 
     def _scrubbed(self, body: bytes) -> bytes:
         """Errors quote what providers said, which can quote credentials."""

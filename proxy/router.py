@@ -34,6 +34,10 @@ def new_router() -> litellm.Router:
         max_fallbacks=10,
         routing_strategy="simple-shuffle",
         ignore_invalid_deployments=False,
+        optional_pre_call_checks=[
+            "enforce_model_rate_limits",  # a deployment's RPM and TPM, per worker
+            "responses_api_deployment_check",  # previous_response_id stays where it is known
+        ],
         set_verbose=False,
     )
 

@@ -28,7 +28,7 @@ def price(**units: str) -> Price:
         (Usage(0, 100, reasoning_tokens=60), TOKENS, "0.001500"),
         (Usage(0, 100, reasoning_tokens=60), TOKENS | {"reasoning_token": "0.00001"}, "0.001200"),
         (Usage(10, 0, other_units={"image": Decimal(2)}), {"image": "0.04"}, "0.08"),
-        (Usage(other_units={"input_second": Decimal("13.5")}), {"input_second": "0.0001"}, "0.00135"),
+        (Usage(other_units={"query": Decimal("2")}), {"query": "0.002"}, "0.004"),
         (Usage(), {"request": "0.002"}, "0.002"),
         (Usage(10, 5), {"request": "0.002"}, "0.002"),
         (

@@ -65,7 +65,7 @@ async def test_kept_until_the_control_plane_took_them(
 async def test_refused_events_are_set_aside(
     shipper: Shipper, peer: ControlPlanePeer, tmp_path: Path
 ) -> None:
-    first, *others = fill(shipper, 5)
+    first = fill(shipper, 5)[0]
     peer.refuse_event = lambda e: "too old" if e["event_id"] == first["event_id"] else None
     await shipper.flush()
     assert len(peer.events) == 4

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.conftest import Gateway
+from tests.proxy.conftest import Gateway, standard_document, standard_secrets
 
 HELLO: Any = [{"role": "user", "content": "Hello there my friend"}]
 
@@ -162,7 +162,6 @@ def test_form_fields_obey_the_same_rules(gateway: Gateway) -> None:
         ("limited", "rate_limit", 429),
         ("overloaded", "overloaded", 503),
         ("no-credit", "quota", 429),
-        ("bad-credential", "authentication", 401),
         ("too-long", "context_window", 400),
         ("filtered", "content_policy", 400),
     ],
@@ -180,6 +179,58 @@ def test_errors_of_providers_are_typed(
     (attempt,) = event["attempts"]
     assert (attempt["status"], attempt["error_class"]) == (status, error_class)
     assert attempt["error"]
+
+
+def test_refused_credential_is_not_the_callers_fault(gateway: Gateway) -> None:
+    with gateway.client() as client:
+        answer = client.post(
+            "/v1/chat/completions", json={"model": "bad-credential", "messages": HELLO}
+        )
+    assert answer.status_code == 502
+    error = answer.json()["error"]
+    assert error["code"] == "provider_authentication"
+    assert "virtual key is fine" in error["message"]
+    event = gateway.event(answer)
+    assert (event["http_status"], event["error_class"]) == (502, "authentication")
+    assert event["attempts"][0]["status"] == 401
+
+
+def test_errors_speak_the_providers_words(gateway: Gateway) -> None:
+    with gateway.client() as client:
+        answer = client.post("/v1/chat/completions", json={"model": "no-credit", "messages": HELLO})
+    error = answer.json()["error"]
+    assert (
+        error["message"] == "You exceeded your current quota: see plan and billing of the account."
+    )
+    assert (error["type"], error["code"]) == ("insufficient_quota", "insufficient_quota")
+    assert gateway.event(answer)["error"] == error["message"]
+
+
+def test_malformed_answer_is_an_error_not_a_crash(gateway: Gateway) -> None:
+    gateway.simulator.control(kind="openai", model="gpt-4o", faults=[{"type": "malformed"}])
+    for stream in (False, True):
+        with gateway.client() as client:
+            answer = client.post(
+                "/v1/chat/completions",
+                json={"model": "chat-openai", "messages": HELLO, "stream": stream},
+            )
+        assert gateway.event(answer)["status"] == "error"
+
+
+def test_rpm_of_a_deployment(gateway: Gateway) -> None:
+    content = standard_document(gateway.simulator)
+    for row in content["deployments"]:
+        if row["id"] == "dep-openai":
+            row["rpm"] = 2
+    gateway.peer.wait_applied(gateway.peer.publish(content, standard_secrets()))
+    with gateway.client() as client:
+        ask = {"model": "chat-openai", "messages": HELLO}
+        answers = [client.post("/v1/chat/completions", json=ask) for _ in range(6)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses.count(200) in (2, 3, 4)  # the minute may turn in between
+    assert 429 in statuses
+    event = gateway.event(answers[statuses.index(429)])
+    assert (event["error_class"], event["cost"]) == ("rate_limit", "0")
 
 
 def test_retry_after_reaches_the_client(gateway: Gateway) -> None:
