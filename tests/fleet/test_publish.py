@@ -181,3 +181,9 @@ def test_every_edit_is_counted_at_once(prod: Any, gpt: Any, people: Any) -> None
     Environment.objects.filter(pk=prod.pk).update(num_retries=7)
     prod.refresh_from_db()
     assert pending_count(prod) == 6
+
+
+def test_pending_changes_are_counted_without_redis(prod: Any, gpt: Any, settings: Any) -> None:
+    away = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1"}
+    settings.CACHES = {"default": away}
+    assert pending_count(prod) == 3
