@@ -9,10 +9,12 @@
 """
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import Http404
 from django.utils import timezone
 
@@ -163,14 +165,12 @@ def example_model(key: VirtualKey) -> str:
 
 def team_list(user: User) -> QuerySet[Team]:
     """Visible teams with `member_count`, `key_count` (usable keys) and `owner_memberships`."""
-    usable = Q(keys__state=State.ACTIVE) & ~Q(keys__expires_at__lte=timezone.now())
     owners = Membership.objects.filter(role=Membership.Role.OWNER).select_related("user")
+    members = Membership.objects.filter(team=OuterRef("pk"))
+    usable = keys_in_state(VirtualKey.objects.filter(team=OuterRef("pk")), State.ACTIVE)
     return (
         visible_teams(user)
-        .annotate(
-            member_count=Count("memberships", distinct=True),
-            key_count=Count("keys", filter=usable, distinct=True),
-        )
+        .annotate(member_count=_counted(members), key_count=_counted(usable))
         .prefetch_related(Prefetch("memberships", owners, to_attr="owner_memberships"))
     )
 
@@ -200,3 +200,9 @@ def _teams_of(user: User, role: str | None = None) -> QuerySet[Membership, UUID]
     if role:
         memberships = memberships.filter(role=role)
     return memberships.values_list("team_id", flat=True)
+
+
+def _counted(rows: QuerySet[Any]) -> Coalesce:
+    """A count as a subquery: joins of several relations would multiply their rows."""
+    counts = rows.order_by().values("team").annotate(number=Count("pk")).values("number")
+    return Coalesce(Subquery(counts), 0)
