@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install run demo test check lint fmt lock bench
+.PHONY: help install run demo test check lint fmt docs lock bench
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ fmt: $(STAMP) ## bring code and templates into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/djlint --reformat --quiet templates
+
+docs: $(STAMP) ## write the generated part of the documentation anew
+	$(BIN)/python -m tests.api_reference
 
 # dev first: it holds everything, the others are parts of it.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \

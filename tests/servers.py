@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from gateway_admin.lib.embedded_state import EmbeddedState
+from gateway_admin.supervisor import reaper
 from gateway_admin.supervisor.embedded import EmbeddedPostgres, EmbeddedValkey, wait_until_ready
 
 HOME = "GATEWAY_TEST_HOME"
@@ -22,7 +25,8 @@ class TestServers:
         self.home = home
         self.owned = owned
         self.embedded: list[EmbeddedPostgres | EmbeddedValkey] = []
-        self.processes: list[tuple[subprocess.Popen[bytes], int]] = []
+        self.processes: list[tuple[subprocess.Popen[bytes], signal.Signals]] = []
+        self.reaper: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def join(cls) -> "TestServers":
@@ -53,6 +57,11 @@ class TestServers:
             self.embedded.append(valkey)
 
     def start(self) -> None:
+        self.reaper = subprocess.Popen(  # ends them should this process be killed
+            [sys.executable, "-I", "-S", reaper.__file__],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         with (self.home / "servers.log").open("wb") as log:
             for server in self.embedded:
                 server.prepare()
@@ -60,7 +69,13 @@ class TestServers:
                     server.command(), stdout=log, stderr=log, start_new_session=True
                 )
                 self.processes.append((process, server.stop_signal))
+                self._tell_reaper(f"+{process.pid} {int(server.stop_signal)}\n")
         wait_until_ready(self.embedded, START_S)
+
+    def _tell_reaper(self, line: str) -> None:
+        if self.reaper is not None and self.reaper.stdin is not None:
+            self.reaper.stdin.write(line.encode())
+            self.reaper.stdin.flush()
 
     def stop(self) -> None:
         for process, stop_signal in self.processes:
@@ -71,4 +86,8 @@ class TestServers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            self._tell_reaper(f"-{process.pid}\n")
+        if self.reaper is not None and self.reaper.stdin is not None:
+            self.reaper.stdin.close()
+            self.reaper.wait()
         shutil.rmtree(self.home, ignore_errors=True)

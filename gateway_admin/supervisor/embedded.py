@@ -88,6 +88,8 @@ class EmbeddedPostgres:
 
     def is_ready(self) -> bool:
         """Whether it answers; the product's database exists afterwards."""
+        if not self._says_ready():  # a connection before that would log an error
+            return False
         try:
             with psycopg.connect(self._url("postgres"), connect_timeout=2, autocommit=True) as db:
                 known = db.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
@@ -96,6 +98,14 @@ class EmbeddedPostgres:
         except psycopg.OperationalError:
             return False
         return True
+
+    def _says_ready(self) -> bool:
+        """The last line of postmaster.pid is the server's own word on its state."""
+        try:
+            lines = (self.data_dir / "postmaster.pid").read_text().split()
+        except FileNotFoundError:
+            return False
+        return lines[-1:] == ["ready"]
 
     def _as_account(self, program: str, *arguments: str) -> list[str]:
         binary = self.bin_dir / program

@@ -64,7 +64,8 @@ def site(data_dir: Path) -> dict[str, ChildSpec]:
         probe=http_ok(local_url(settings.WEB_HOST, settings.WEB_PORT) + "/livez"),
         cwd=settings.BASE_DIR,
     )
-    celery = [sys.executable, "-m", "celery", "-A", "gateway_admin"]
+    quiet = ["-W", "ignore:You're running the worker with superuser"]  # embedded mode may
+    celery = [sys.executable, *quiet, "-m", "celery", "-A", "gateway_admin"]
     level = f"--loglevel={settings.LOG_LEVEL}"
     options = ["--concurrency=2", "--without-gossip", "--without-mingle", f"-n{WORKER}@%h"]
     # Celery would load every page to run Django's checks; `make check` has run them.
@@ -93,7 +94,7 @@ def _web_command() -> list[str]:
     arguments = ["--interface", "wsgi", "--host", settings.WEB_HOST]
     arguments += ["--port", str(settings.WEB_PORT), "--workers", "1"]
     arguments += ["--blocking-threads", str(settings.WEB_THREADS), "--respawn-failed-workers"]
-    arguments += ["--workers-kill-timeout", "10", "--no-ws", "--log-level", "warning"]
+    arguments += ["--workers-kill-timeout", "10", "--no-ws", "--log-level", "error"]
     return [sys.executable, "-m", "granian", *arguments, "gateway_admin.wsgi:application"]
 
 

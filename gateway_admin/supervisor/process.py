@@ -124,6 +124,8 @@ class Child:
         self._process = process
         self.starts += 1
         self.reaper.started(process.pid, spec.stop_signal)
+        if self.stopping:  # asked for while it was being started: it has done nothing yet
+            _kill_group(process.pid)
         watch = asyncio.create_task(self._watch_ready())
         try:
             return await process.wait()

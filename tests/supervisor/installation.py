@@ -157,9 +157,21 @@ class Installation:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
+def get(url: str) -> httpx.Response | None:
+    """None when nobody answers."""
+    try:
+        return httpx.get(url, timeout=5)
+    except httpx.TransportError:
+        return None
+
+
 def status(url: str) -> int:
     """HTTP status of a GET, 0 when nobody answers."""
-    try:
-        return httpx.get(url, timeout=5).status_code
-    except httpx.TransportError:
-        return 0
+    answer = get(url)
+    return answer.status_code if answer is not None else 0
+
+
+def serves(installation: Installation) -> bool:
+    """The proxy is past its import of LiteLLM; before that it answers for itself alone."""
+    answer = get(f"{installation.proxy}/health")
+    return answer is not None and "still starting" not in answer.json()["reasons"]

@@ -9,7 +9,7 @@ from functools import partial
 import httpx
 import pytest
 
-from tests.supervisor.installation import SETUP_LINK, Installation, status
+from tests.supervisor.installation import SETUP_LINK, Installation, serves, status
 
 READY = "all processes are ready"
 QUICK_START_S = 15
@@ -79,13 +79,12 @@ def test_a_second_start_is_quick_headless_and_sigterm_leaves_nothing(
         GATEWAY_ADMIN_TOKEN=token,
     )
     up.wait_until(
-        lambda: (
-            status(f"{installation.web}/livez") == 200
-            and status(f"{installation.proxy}/health/liveliness") == 200
-        ),
+        lambda: status(f"{installation.web}/livez") == 200 and serves(installation),
         "web and proxy answer",
     )
-    assert time.monotonic() - up.began < QUICK_START_S
+    # On a machine that does other things as well, our share of the processors is smaller.
+    others = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert time.monotonic() - up.began < QUICK_START_S * others
     up.wait_for("Gateway Admin is up")
     assert not SETUP_LINK.search(up.output)
     headers = {"Authorization": f"Bearer {token}"}

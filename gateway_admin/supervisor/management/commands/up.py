@@ -5,7 +5,6 @@ import os
 import sys
 from argparse import ArgumentParser
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,9 @@ def _supervisor(*, demo: bool) -> Supervisor:
     extra: list[ChildSpec] = []
     prepare = None
     if demo:
-        processes = import_module("gateway_admin.demo.processes")  # late: it reads its fixtures
-        extra = processes.demo_children(data_dir=data_dir)
+        from gateway_admin.demo.processes import demo_children
+
+        extra = demo_children(data_dir=data_dir)
         prepare = partial(processes.demo_prepare, data_dir=data_dir)
     return Supervisor(
         data_dir=data_dir,
