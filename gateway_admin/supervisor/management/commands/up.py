@@ -44,10 +44,10 @@ def _supervisor(*, demo: bool) -> Supervisor:
     extra: list[ChildSpec] = []
     prepare = None
     if demo:
-        from gateway_admin.demo.processes import demo_children
+        from gateway_admin.demo.processes import demo_children, demo_prepare
 
         extra = demo_children(data_dir=data_dir)
-        prepare = partial(processes.demo_prepare, data_dir=data_dir)
+        prepare = partial(demo_prepare, data_dir=data_dir)
     return Supervisor(
         data_dir=data_dir,
         lock_descriptor=descriptor,
