@@ -285,6 +285,7 @@ class ProviderFilterMixin(forms.Form):
 
 
 class CredentialFilter(SearchForm, ProviderFilterMixin):
+    field_order = ["q", "provider", "state"]
     state = forms.ChoiceField(
         required=False,
         label="State",
@@ -298,6 +299,7 @@ class CredentialFilter(SearchForm, ProviderFilterMixin):
 
 
 class DeploymentFilter(SearchForm, ProviderFilterMixin):
+    field_order = ["q", "provider", "state"]
     state = forms.ChoiceField(
         required=False,
         label="State",
