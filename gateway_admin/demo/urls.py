@@ -1,6 +1,8 @@
 """Routes of the pages of this app."""
 
-from django.urls import URLPattern
+from django.urls import path
+
+from gateway_admin.demo import views
 
 app_name = "demo"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [path("settings/demonstration/remove/", views.remove, name="remove")]

@@ -9,23 +9,16 @@ import pytest
 from gateway_admin.accounts.models import Organisation, User
 from gateway_admin.accounts.roles import Role, role_of
 from gateway_admin.catalog.models import Deployment, Environment, FallbackChain, Model, Provider
-from gateway_admin.catalog.prices import price_book_load
 from gateway_admin.demo import state
-from gateway_admin.demo.seed import demo_seed
 from gateway_admin.fleet.documents import draft
 from gateway_admin.fleet.models import Revision
 from gateway_admin.fleet.queries import draft_changes
 from gateway_admin.keys.models import Team, VirtualKey
 from gateway_admin.lib.errors import Conflict
 from tests import builders
+from tests.demo.organisation import seed
 
 pytestmark = pytest.mark.django_db
-URL = "http://127.0.0.1:4999"
-
-
-def seed(data_dir: Path, url: str = URL) -> bool:
-    price_book_load()
-    return demo_seed(data_dir=data_dir, simulator_url=url)
 
 
 def test_it_makes_the_whole_organisation(tmp_path: Path) -> None:
