@@ -11,14 +11,14 @@ from gateway_admin.lib.embedded_state import EmbeddedState
 from gateway_admin.supervisor.embedded import EmbeddedPostgres
 from tests.acceptance.stack import TOKEN, Stack
 
-pytestmark = [pytest.mark.fleet, pytest.mark.xdist_group("acceptance-2")]
+pytestmark = pytest.mark.fleet
 
 
 def _use_everything(stack: Stack) -> None:
     """Calls that succeed, fail at the provider, and are refused; a connection test."""
     headers = {"Authorization": f"Bearer {stack.key}"}
-    stack.simulator.control(kind="anthropic", faults=[{"type": "authentication"}])
-    stack.simulator.control(kind="gemini", faults=[{"type": "authentication"}])
+    stack.simulator.control(kind="anthropic", faults=[{"type": "auth"}])
+    stack.simulator.control(kind="gemini", faults=[{"type": "auth"}])
     for model in ("openai-chat", "anthropic-chat", "gemini-chat", "bedrock-chat", "unknown"):
         body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
         httpx.post(f"{stack.proxy}/v1/chat/completions", json=body, headers=headers, timeout=60)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.stack import CHAT_MODELS, PRICES, Stack
 
-pytestmark = [pytest.mark.fleet, pytest.mark.xdist_group("acceptance-1")]
+pytestmark = pytest.mark.fleet
 
 REQUESTS = 1_000
 AT_ONCE = 16
@@ -60,10 +60,10 @@ def mixed_stack(stack: Stack) -> Stack:
     stack.publish("models that fail")
     stack.simulator.reset()
     stack.simulator.control(
-        {"model": "gpt-4.1-mini", "faults": [{"type": "overloaded", "probability": 0.4}]},
+        {"model": "gpt-4.1-mini", "faults": [{"type": "overload", "probability": 0.4}]},
         {"model": "gpt-4.1-nano", "faults": [{"type": "server_error"}]},
         {"kind": "gemini", "faults": [{"type": "rate_limit", "probability": 0.1}]},
-        {"kind": "azure", "faults": [{"type": "invalid_request", "every": 25}]},
+        {"kind": "azure", "faults": [{"type": "bad_request", "every": 25}]},
     )
     return stack
 

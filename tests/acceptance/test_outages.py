@@ -19,7 +19,7 @@ import pytest
 from tests.acceptance.stack import Stack
 from tests.supervisor.installation import ROOT
 
-pytestmark = [pytest.mark.fleet, pytest.mark.xdist_group("acceptance-2")]
+pytestmark = pytest.mark.fleet
 
 
 class Callers:

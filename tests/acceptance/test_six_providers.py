@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.stack import CHAT_MODELS, EMBEDDING_MODELS, Stack
 
-pytestmark = [pytest.mark.fleet, pytest.mark.xdist_group("acceptance-1")]
+pytestmark = pytest.mark.fleet
 
 TOOL: Any = {
     "type": "function",

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, exp
 from gateway_admin.demo.simulator.process import Simulator, running_simulator
 from tests.supervisor.installation import ROOT, SETUP_LINK, Installation
 
-pytestmark = [pytest.mark.browser, pytest.mark.fleet, pytest.mark.xdist_group("story")]
+pytestmark = [pytest.mark.browser, pytest.mark.fleet]
 
 SHOTS = ROOT / "test-results" / "story"
 WIDE: ViewportSize = {"width": 1440, "height": 900}
