@@ -61,19 +61,9 @@ def deployment_create(
     """
     environment = draft_lock(environment)
     deployment = Deployment(environment=environment, provider=credential.provider)
-    assign(
-        deployment,
-        _clean(
-            environment,
-            {
-                "name": name,
-                "model": model,
-                "credential": credential,
-                "upstream_model": upstream_model,
-                **fields,
-            },
-        ),
-    )
+    fields |= {"name": name, "model": model}
+    fields |= {"credential": credential, "upstream_model": upstream_model}
+    assign(deployment, _clean(environment, fields))
     check_and_save(deployment)
     price = _price_set(deployment, source=price_source, units=price_units, actor=actor)
     audit(
