@@ -1,5 +1,6 @@
 """A back-fill that was interrupted goes on, and a finished one stays as it is."""
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,7 @@ pytestmark = pytest.mark.django_db
 
 def test_it_goes_on_where_it_stopped_and_adds_nothing_twice(tmp_path: Path) -> None:
     seed(tmp_path)
-    some = backfill(events=1_500, days=10)
-    next(some)
-    next(some)
-    some.close()
+    assert len(list(islice(backfill(events=1_500, days=10), 2))) == 2
     halfway = UsageEvent.objects.count()
     fill(events=1_500, days=10)
     whole = UsageEvent.objects.count()
