@@ -26,6 +26,7 @@ from gateway_admin.supervisor.process import Child, ChildSpec, Reaper
 
 SERVERS_READY_S = 90.0
 EXTERNAL_PATIENCE_S = 5.0
+IMPATIENT_AFTER_S = 1.0
 SITE_FIRST_S = 20.0  # worker and beat leave the processors to web and proxy for so long
 
 
@@ -52,12 +53,13 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
         self._began = time.monotonic()
+        self._stop_asked = 0.0
 
     async def run(self) -> None:
         """Until a signal asks to stop, or raise StartError."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._asked_to_stop)
+            loop.add_signal_handler(number, self._asked_to_stop, number)
         await self.reaper.start()
         starting = asyncio.create_task(self._start())
         stopping = asyncio.create_task(self._stop.wait())
@@ -81,12 +83,15 @@ class Supervisor:
             if task.done() and not self._stop.is_set():
                 task.result()
 
-    def _asked_to_stop(self) -> None:
-        if self._stop.is_set():
+    def _asked_to_stop(self, number: int) -> None:
+        """Ctrl-C once more kills. Not at once: make passes on what its group got already."""
+        if not self._stop.is_set():
+            self._stop.set()
+            self._stop_asked = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._stop_asked > IMPATIENT_AFTER_S:
             self.console.say("asked again: killing what still runs")
             for child in self.children.values():
                 child.kill()
-        self._stop.set()
 
     async def _start(self) -> None:
         servers = [self._launch(spec) for spec in plan.servers(self.postgres, self.valkey)]

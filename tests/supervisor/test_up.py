@@ -90,7 +90,9 @@ def test_a_second_start_is_quick_headless_and_sigterm_leaves_nothing(
     headers = {"Authorization": f"Bearer {token}"}
     answer = httpx.get(f"{installation.web}/api/v1/environments/", headers=headers)
     assert answer.status_code == 200, answer.text
+    up.process.send_signal(signal.SIGTERM)  # make passes on what its process group got too
     assert up.stop(signal.SIGTERM) == 0, up.output
+    assert "killing" not in up.output
     assert installation.processes() == {}
 
 
