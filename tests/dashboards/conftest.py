@@ -24,7 +24,7 @@ class Story:
     events: list[Any]
 
     def event_id(self, name: str) -> str:
-        return next(event["event_id"] for event in self.events if event["customer"] == name)
+        return next(str(event["event_id"]) for event in self.events if event["customer"] == name)
 
 
 @pytest.fixture
