@@ -186,6 +186,26 @@ def secret_open(secret: CredentialSecret) -> dict[str, str]:
     return fields
 
 
+@transaction.atomic
+def secrets_reencrypt() -> int:
+    """Bring every stored secret under the newest encryption key; return how many were moved.
+
+    Neither version nor fingerprint changes, so nothing has to be published.
+    """
+    moved = 0
+    outdated = CredentialSecret.objects.exclude(key_id=settings.ENCRYPTION_KEYS.current_id)
+    for secret in outdated.select_for_update():
+        plaintext = settings.ENCRYPTION_KEYS.decrypt(
+            secret.key_id, bytes(secret.ciphertext), secret.context()
+        )
+        secret.key_id, secret.ciphertext = settings.ENCRYPTION_KEYS.encrypt(
+            plaintext, secret.context()
+        )
+        secret.save(update_fields=["key_id", "ciphertext"])
+        moved += 1
+    return moved
+
+
 def credentials_seen(
     *,
     succeeded: Mapping[UUID, datetime] | None = None,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from gateway_admin.catalog.models import Credential, Deployment, FallbackChain, Model
@@ -131,3 +132,18 @@ def test_pages_are_accessible(signed_in: Any, people: People, theme: Any) -> Non
         page.goto(url)
         found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]})
         assert found.violations_count == 0, f"{url}\n{found.generate_report()}"
+
+
+def test_a_running_test_shows_its_result_by_itself(signed_in: Any, people: People) -> None:
+    deployment = build.deployment()
+    at = timezone.now().isoformat()
+    Deployment.objects.update(last_test={"state": "running", "at": at})
+    page: Page = signed_in(people.admin)
+    page.goto(f"/deployments/{deployment.pk}/")
+    expect(page.get_by_role("button", name="Testing…")).to_be_disabled()
+    expect(page.locator("#deployment-test .gw-skeleton")).to_have_count(2)
+    Deployment.objects.update(
+        last_test={"state": "ok", "at": at, "latency_ms": 812.0, "input_tokens": 9}
+    )
+    expect(page.locator("#deployment-test")).to_contain_text("812 ms")
+    expect(page.get_by_role("button", name="Test again")).to_be_enabled()

@@ -374,3 +374,12 @@ def test_lists_take_the_same_queries_for_many_rows(admin: Client, name: str) -> 
     few = count()
     rows(range(2, 9))
     assert count() <= few
+
+
+def test_a_row_of_another_environment_brings_its_environment_along(admin: Client) -> None:
+    dev = Environment.objects.get(slug="dev")
+    credential = build.credential("dev-key", environment=dev)
+    response = admin.get(reverse("catalog:credential-detail", args=[credential.pk]))
+    assert "published to Development by themselves" in text(response)
+    create = reverse("catalog:deployment-create")
+    assert "dev-key" in text(admin.get(f"{create}?credential={credential.pk}"))

@@ -15,6 +15,7 @@ from gateway_admin.catalog.presentation import chain_rows
 from gateway_admin.catalog.views.common import (
     act,
     actor_of,
+    enter,
     environment_of,
     form_page,
     saved,
@@ -65,7 +66,7 @@ def chain_create(request: HttpRequest) -> HttpResponse:
 
 @requires(Role.ADMIN)
 def chain_edit(request: HttpRequest, pk: str) -> HttpResponse:
-    chain = _get(pk)
+    chain = _get(request, pk)
     form = ChainForm(request.POST or None, environment=chain.environment, chain=chain)
     names = [step.model.name for step in chain.steps.all()]
     if request.method == "POST":
@@ -88,7 +89,7 @@ def chain_edit(request: HttpRequest, pk: str) -> HttpResponse:
 @require_POST
 @requires(Role.ADMIN)
 def chain_delete(request: HttpRequest, pk: str) -> HttpResponse:
-    chain = _get(pk)
+    chain = _get(request, pk)
     return act(
         request,
         lambda: services.chain_delete(actor=actor_of(request), chain=chain),
@@ -146,6 +147,8 @@ def _models(names: list[str]) -> list[Model]:
     return [found[name] for name in names if name in found]
 
 
-def _get(pk: str) -> FallbackChain:
+def _get(request: HttpRequest, pk: str) -> FallbackChain:
     rows = FallbackChain.objects.select_related("environment", "model")
-    return get_object_or_404(rows.prefetch_related("steps__model"), pk=pk)
+    chain = get_object_or_404(rows.prefetch_related("steps__model"), pk=pk)
+    enter(request, chain.environment)
+    return chain

@@ -23,6 +23,13 @@ def environment_of(request: HttpRequest) -> Environment:
     return cast(Environment, cast(Any, request).environment)
 
 
+def enter(request: HttpRequest, environment: Environment) -> None:
+    """Make the page be about the environment that its row belongs to, and remember it."""
+    if environment_of(request).pk != environment.pk:
+        cast(Any, request).environment = environment
+        request.session["environment"] = environment.slug
+
+
 def actor_of(request: HttpRequest) -> User:
     return cast(User, request.user)
 

@@ -16,6 +16,7 @@ from gateway_admin.catalog.presentation import credential_state, deployment_rows
 from gateway_admin.catalog.views.common import (
     act,
     actor_of,
+    enter,
     environment_of,
     filters_active,
     form_page,
@@ -93,7 +94,7 @@ def credential_create(request: HttpRequest, provider: str) -> HttpResponse:
 
 @requires(Role.ADMIN)
 def credential_detail(request: HttpRequest, pk: str) -> HttpResponse:
-    credential = _get(pk)
+    credential = _get(request, pk)
     used_by = queries.deployments_of(credential.environment).filter(credential=credential)
     context = {
         "credential": credential,
@@ -107,7 +108,7 @@ def credential_detail(request: HttpRequest, pk: str) -> HttpResponse:
 
 @requires(Role.ADMIN)
 def credential_edit(request: HttpRequest, pk: str) -> HttpResponse:
-    credential = _get(pk)
+    credential = _get(request, pk)
     form = CredentialForm(
         request.POST or None,
         provider=credential.provider,
@@ -138,7 +139,7 @@ def credential_edit(request: HttpRequest, pk: str) -> HttpResponse:
 @sensitive_post_parameters()
 @requires(Role.ADMIN)
 def credential_replace(request: HttpRequest, pk: str) -> HttpResponse:
-    credential = _get(pk)
+    credential = _get(request, pk)
     form = SecretForm(request.POST or None, kind=kind_of(credential.provider))
     if request.method == "POST" and form.is_valid():
         done = form.save_with(
@@ -157,7 +158,7 @@ def credential_replace(request: HttpRequest, pk: str) -> HttpResponse:
 @requires(Role.ADMIN)
 def credential_enable(request: HttpRequest, pk: str) -> HttpResponse:
     """Enable or disable: `enabled` is "1" or "0"."""
-    credential = _get(pk)
+    credential = _get(request, pk)
     enabled = request.POST.get("enabled") == "1"
     return act(
         request,
@@ -173,7 +174,7 @@ def credential_enable(request: HttpRequest, pk: str) -> HttpResponse:
 @require_POST
 @requires(Role.ADMIN)
 def credential_delete(request: HttpRequest, pk: str) -> HttpResponse:
-    credential = _get(pk)
+    credential = _get(request, pk)
     if not name_was_typed(request, credential.name):
         return HttpResponseRedirect(_detail(credential))
     return act(
@@ -185,11 +186,13 @@ def credential_delete(request: HttpRequest, pk: str) -> HttpResponse:
     )
 
 
-def _get(pk: str) -> Credential:
+def _get(request: HttpRequest, pk: str) -> Credential:
     rows = Credential.objects.select_related(
         "environment", "provider", "created_by", "secret__created_by"
     )
-    return get_object_or_404(rows, pk=pk)
+    credential = get_object_or_404(rows, pk=pk)
+    enter(request, credential.environment)
+    return credential
 
 
 def _detail(credential: Credential) -> str:

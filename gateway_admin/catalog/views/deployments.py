@@ -24,6 +24,7 @@ from gateway_admin.catalog.views.common import (
     act,
     actor_of,
     changed,
+    enter,
     environment_of,
     filters_active,
     form_page,
@@ -115,7 +116,7 @@ def _create(request: HttpRequest, environment: Environment, form: DeploymentForm
 
 @requires(Role.ADMIN)
 def deployment_edit(request: HttpRequest, pk: str) -> HttpResponse:
-    deployment = _get(pk)
+    deployment = _get(request, pk)
     form = DeploymentForm(
         request.POST or None, environment=deployment.environment, deployment=deployment
     )
@@ -165,7 +166,7 @@ def _form_context(form: DeploymentForm) -> dict[str, Any]:
 
 @requires(Role.ADMIN)
 def deployment_detail(request: HttpRequest, pk: str) -> HttpResponse:
-    deployment = _get(pk)
+    deployment = _get(request, pk)
     price = queries.current_price(deployment)
     entry = price_for(
         kind=deployment.provider.kind,
@@ -194,7 +195,7 @@ def deployment_detail(request: HttpRequest, pk: str) -> HttpResponse:
 @requires(Role.ADMIN)
 def deployment_test(request: HttpRequest, pk: str) -> HttpResponse:
     """Begin a test; the fragment that answers polls until it has ended."""
-    deployment = _get(pk)
+    deployment = _get(request, pk)
     problem = ""
     try:
         connection_test_begin(deployment=deployment, actor=actor_of(request))
@@ -216,7 +217,7 @@ def deployment_test_state(request: HttpRequest, pk: str) -> HttpResponse:
 
 
 def _test_fragment(request: HttpRequest, pk: str, problem: str = "") -> HttpResponse:
-    deployment = _get(pk)
+    deployment = _get(request, pk)
     context = {
         "deployment": deployment,
         "test": deployment.last_test,
@@ -231,7 +232,7 @@ def _test_fragment(request: HttpRequest, pk: str, problem: str = "") -> HttpResp
 @requires(Role.ADMIN)
 def deployment_enable(request: HttpRequest, pk: str) -> HttpResponse:
     """Enable or disable: `enabled` is "1" or "0"."""
-    deployment = _get(pk)
+    deployment = _get(request, pk)
     enabled = request.POST.get("enabled") == "1"
     return act(
         request,
@@ -247,7 +248,7 @@ def deployment_enable(request: HttpRequest, pk: str) -> HttpResponse:
 @require_POST
 @requires(Role.ADMIN)
 def deployment_use_book_price(request: HttpRequest, pk: str) -> HttpResponse:
-    deployment = _get(pk)
+    deployment = _get(request, pk)
     return act(
         request,
         lambda: services.deployment_update(
@@ -261,7 +262,7 @@ def deployment_use_book_price(request: HttpRequest, pk: str) -> HttpResponse:
 
 @requires(Role.ADMIN)
 def deployment_clone(request: HttpRequest, pk: str) -> HttpResponse:
-    deployment = _get(pk)
+    deployment = _get(request, pk)
     form = CloneForm(request.POST or None, deployment=deployment)
     if request.method == "POST" and form.is_valid():
         copy = form.save_with(
@@ -280,7 +281,7 @@ def deployment_clone(request: HttpRequest, pk: str) -> HttpResponse:
 @require_POST
 @requires(Role.ADMIN)
 def deployment_delete(request: HttpRequest, pk: str) -> HttpResponse:
-    deployment = _get(pk)
+    deployment = _get(request, pk)
     if not name_was_typed(request, deployment.name):
         return HttpResponseRedirect(_detail(deployment))
     return act(
@@ -292,11 +293,13 @@ def deployment_delete(request: HttpRequest, pk: str) -> HttpResponse:
     )
 
 
-def _get(pk: str) -> Deployment:
+def _get(request: HttpRequest, pk: str) -> Deployment:
     rows = Deployment.objects.select_related(
         "environment", "model", "provider", "credential__secret", "credential__provider"
     )
-    return get_object_or_404(rows, pk=pk)
+    deployment = get_object_or_404(rows, pk=pk)
+    enter(request, deployment.environment)
+    return deployment
 
 
 def _detail(deployment: Deployment) -> str:

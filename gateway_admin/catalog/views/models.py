@@ -14,6 +14,7 @@ from gateway_admin.catalog.presentation import chain_rows, deployment_rows, mode
 from gateway_admin.catalog.views.common import (
     act,
     actor_of,
+    enter,
     environment_of,
     filters_active,
     form_page,
@@ -146,7 +147,7 @@ def alias_create(request: HttpRequest) -> HttpResponse:
 
 @requires(Role.ADMIN)
 def alias_edit(request: HttpRequest, pk: str) -> HttpResponse:
-    alias = _alias(pk)
+    alias = _alias(request, pk)
     form = AliasForm(request.POST or None, environment=alias.environment, alias=alias)
     if request.method == "POST" and form.is_valid():
         done = form.save_with(
@@ -163,7 +164,7 @@ def alias_edit(request: HttpRequest, pk: str) -> HttpResponse:
 @require_POST
 @requires(Role.ADMIN)
 def alias_delete(request: HttpRequest, pk: str) -> HttpResponse:
-    alias = _alias(pk)
+    alias = _alias(request, pk)
     edit = reverse("catalog:alias-edit", args=[alias.pk])
     if not name_was_typed(request, alias.name):
         return HttpResponseRedirect(edit)
@@ -176,8 +177,10 @@ def alias_delete(request: HttpRequest, pk: str) -> HttpResponse:
     )
 
 
-def _alias(pk: str) -> ModelAlias:
-    return get_object_or_404(ModelAlias.objects.select_related("environment", "model"), pk=pk)
+def _alias(request: HttpRequest, pk: str) -> ModelAlias:
+    alias = get_object_or_404(ModelAlias.objects.select_related("environment", "model"), pk=pk)
+    enter(request, alias.environment)
+    return alias
 
 
 def _detail(model: Model) -> str:
