@@ -41,14 +41,14 @@ test: $(STAMP) ## all tests, browser included
 
 check: $(STAMP) lint ## lint, types, templates, migrations, imports, documentation, lock files
 	$(BIN)/mypy
-	GATEWAY_DATA_DIR=$$(mktemp -d) $(BIN)/python manage.py makemigrations --check --dry-run
+	GATEWAY_DATA_DIR=$$(mktemp -d) $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	$(BIN)/pytest -q tests/test_architecture.py tests/test_docs.py tests/test_locks.py
 
 lint: $(STAMP) ## ruff and djlint, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/djlint --lint --quiet templates
-	$(BIN)/djlint --check --quiet templates
+	$(BIN)/djlint --check templates
 
 fmt: $(STAMP) ## bring code and templates into shape
 	$(BIN)/ruff check --fix .
