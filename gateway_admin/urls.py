@@ -15,3 +15,5 @@ urlpatterns = [
     path("api/v1/", include("gateway_admin.api_urls")),
     path("account/", include("allauth.urls")),
 ]
+
+handler404 = "gateway_admin.supervisor.middleware.not_found"

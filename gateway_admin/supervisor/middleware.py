@@ -6,6 +6,7 @@ import structlog
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.views import defaults
 
 from gateway_admin.supervisor.health import VIEWS
 
@@ -43,3 +44,11 @@ def unavailable(request: HttpRequest) -> HttpResponse:
     response = render(None, "503.html", status=503)
     response["Retry-After"] = "5"
     return response
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """404 as JSON for machines, as a page for people."""
+    if not request.path.startswith(MACHINE_PREFIXES):
+        return defaults.page_not_found(request, exception)
+    error = {"code": "not_found", "detail": "There is nothing at this address.", "attr": None}
+    return JsonResponse({"type": "client_error", "errors": [error]}, status=404)
