@@ -23,7 +23,7 @@ TROUBLE = (
     ("rate_limit", 429, "Rate limit reached for requests. Please retry later.", 0.0080),
     ("overloaded", 529, "Overloaded", 0.0040),
     ("server_error", 500, "The server had an error while processing the request.", 0.0030),
-    ("timeout", 408, "Request timed out.", 0.0018),
+    ("timeout", 408, "Request timed out.", 0.0012),
     ("connection", 502, "Connection error.", 0.0008),
 )
 OVERLOAD = TROUBLE[1]
@@ -195,7 +195,7 @@ class EventSource:
         if failure is None:
             run.served = deployment
             return
-        slow_ms = 30_000.0 if failure[0] == "timeout" else draw.lognormvariate(5.4, 0.6)
+        slow_ms = draw.lognormvariate(9.1 if failure[0] == "timeout" else 5.4, 0.6)
         attempt["latency_ms"] = round(slow_ms, 2)
         attempt["error_class"], attempt["status"], attempt["error"] = failure
         run.elapsed_ms += slow_ms

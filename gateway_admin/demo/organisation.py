@@ -243,7 +243,7 @@ HISTORY = (
     StepRow(
         8.3, "After the overload: o4-mini may take three minutes; rack price corrected", "admin"
     ),
-    StepRow(2.2, "“fast” now means gemini-2.5-flash", "admin"),
+    StepRow(0.0, "The alias fast now means gemini-2.5-flash", "admin"),
 )
 
 # An overload of Anthropic: 529 for most calls, answered by the chains.

@@ -74,7 +74,7 @@ def demo_prepare(*, data_dir: Path) -> list[str]:
     if stored is None:
         return ["The demonstration's passwords are gone: see docs/demo.md, “Starting over”."]
     logins = [
-        f"    {row['role']:<10} {row['email']}   {row['password']}" for row in stored["logins"]
+        f"    {row['role']:<10} {row['email']:<26} {row['password']}" for row in stored["logins"]
     ]
     return ["Demonstration data. Sign in as one of its invented people:", *logins]
 

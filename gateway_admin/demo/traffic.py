@@ -25,7 +25,7 @@ from gateway_admin.demo.profiles import HOURS, key_weights
 from gateway_admin.demo.requests import Call, draw_call
 from gateway_admin.demo.rules import simulator_rules
 
-REQUESTS_PER_S = 1.6  # in the busiest hour
+REQUESTS_PER_S = 1.2  # in the busiest hour
 QUIETEST = 0.35  # share of it in the quietest
 MAX_IN_FLIGHT = 16
 TIMEOUT_S = 60.0
@@ -44,7 +44,7 @@ class Traffic:
         self._weights: list[float] = []
         self._calls: set[asyncio.Task[None]] = set()
         self._counts: Counter[str] = Counter()
-        self._pause_s = 0.0
+        self._waiting = False
 
     async def run(self) -> None:
         """For ever."""
@@ -52,6 +52,7 @@ class Traffic:
         async with httpx.AsyncClient(
             base_url=self._proxy, timeout=TIMEOUT_S, limits=limits, trust_env=False
         ) as client:
+            await self._back_off()
             looked = reported = 0.0
             while True:
                 now = time.monotonic()
@@ -62,7 +63,7 @@ class Traffic:
                 if now - reported > REPORT_EVERY_S:
                     reported = now
                     self._report()
-                if self._keys and not self._pause_s and len(self._calls) < MAX_IN_FLIGHT:
+                if self._keys and not self._waiting and len(self._calls) < MAX_IN_FLIGHT:
                     self._start(client)
                 await asyncio.sleep(self._wait_s())
 
@@ -112,27 +113,31 @@ class Traffic:
                         self._counts["aborted"] += 1
                         return
             self._counts["answered" if answer.status_code < 400 else "failed"] += 1
+            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                await self._back_off()  # it starts, or a provider was overloaded
         except httpx.ConnectError:
             await self._back_off()
         except httpx.HTTPError:
             self._counts["broken off"] += 1
 
     async def _back_off(self) -> None:
-        """The proxy does not listen: one waits for all, ever longer, then they try again."""
-        if self._pause_s:
+        """Unless the proxy is ready: one waits for all, ever longer, then they go on."""
+        if self._waiting:
             return
-        pause_s = 1.0
-        self._pause_s = pause_s
-        say(f"the proxy at {self._proxy} does not answer: waiting")
+        self._waiting = True
+        pause_s = 0.0
         async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
             while not await _is_ready(client, self._proxy):
+                if not pause_s:
+                    say(f"the proxy at {self._proxy} is not ready: waiting")
+                pause_s = min(max(1.0, pause_s * 2), LONGEST_PAUSE_S)
                 await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-        say("the proxy answers again")
-        self._pause_s = 0.0
+        if pause_s:
+            say("the proxy is ready")
+        self._waiting = False
 
     def _wait_s(self) -> float:
-        if not self._keys or self._pause_s:
+        if not self._keys or self._waiting:
             return 1.0
         hours = HOURS["service"]
         busy = QUIETEST + (1 - QUIETEST) * hours[datetime.now(UTC).hour] / max(hours)

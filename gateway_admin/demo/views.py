@@ -50,5 +50,5 @@ def _removed(request: HttpRequest, person: User) -> HttpResponse:
         return redirect("dashboards:overview")
     link = None
     if not has_administrator():
-        link = f"{settings.PUBLIC_URL}/setup/{setup_link_create()}/"
+        link = reverse("accounts:setup", args=[setup_link_create()])
     return render(request, "demo/removed.html", {"removed": removed, "link": link})
