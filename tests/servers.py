@@ -46,7 +46,7 @@ class TestServers:
         self.home.chmod(0o755)  # PostgreSQL passes through it as another account
         os.environ[HOME] = str(self.home)
         os.environ["GATEWAY_DATA_DIR"] = str(self.home / "data")
-        (self.home / "data").mkdir()
+        (self.home / "data" / "static").mkdir(parents=True)
         if "DATABASE_URL" not in os.environ:
             postgres = EmbeddedPostgres(self.home / "pg", state.postgres, throwaway=True)
             os.environ["DATABASE_URL"] = postgres.url
