@@ -189,7 +189,9 @@ class Relay:
             if name == b"x-litellm-model-id":
                 self.capture.header_deployment = value.decode("latin-1")
             elif name == b"x-litellm-response-cost":
-                self.capture.litellm_cost = _decimal(value.decode("latin-1"))
+                # At the start of a stream it is a zero that means nothing yet.
+                amount = _decimal(value.decode("latin-1"))
+                self.capture.litellm_cost = amount or None
 
     def _gateway_headers(self) -> list[tuple[bytes, bytes]]:
         found = [(b"x-gateway-request-id", self.trace.event_id.encode())]

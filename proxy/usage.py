@@ -14,6 +14,9 @@ from proxy.refusals import Refusal
 from proxy.snapshot import Deployment
 from proxy.trace import Trace
 
+# Providers do not charge for these.
+FREE_KINDS = ("count_tokens", "moderation")
+
 # (model, text or messages) -> tokens. Supplied by the launcher, since LiteLLM does it.
 CountTokens = Callable[[str, Any], int]
 
@@ -45,7 +48,7 @@ def finished_event(
         usage = _estimate(trace, capture, deployment, count_tokens)
     if usage is not None and _counted_by_litellm(trace, deployment):
         usage.estimated = True
-    cost = _cost(usage, deployment, capture, failed=status == "error")
+    cost = _cost(usage, deployment, capture, status=status)
     return _event(
         trace,
         status=status,
@@ -146,20 +149,25 @@ def prompt_of(body: dict[str, Any]) -> Any:
 
 
 def _cost(
-    usage: Usage | None, deployment: Deployment | None, capture: Capture, *, failed: bool
+    usage: Usage | None, deployment: Deployment | None, capture: Capture, *, status: EventStatus
 ) -> Decimal | None:
+    """Exact cost; None when something was consumed that our price does not cover."""
     if usage is None:
-        # Nothing was produced: an error before any answer costs nothing.
-        return Decimal(0)
-    if deployment is None:
-        return Decimal(0) if failed else None
-    price = deployment.price
-    cost = cost_of(usage, price)
-    tokens = usage.input_tokens or usage.output_tokens
-    priced_by_us = cost is not None and (cost > 0 or tokens or usage.other_units)
-    if not priced_by_us and price is not None and price.source == "book":
+        return Decimal(0)  # an error before any answer
+    inference = capture.trace.inference
+    free = inference is not None and inference.kind in FREE_KINDS
+    if deployment is None or deployment.price is None:
+        return Decimal(0) if free or (deployment is None and status == "error") else None
+    cost = cost_of(usage, deployment.price)
+    measured = bool(usage.input_tokens or usage.output_tokens or usage.other_units)
+    if cost is not None and (measured or cost > 0 or status != "ok"):
+        return cost
+    if free:
+        return cost or Decimal(0)
+    if deployment.price.source == "book":
+        # LiteLLM knows sizes, qualities and durations that the answer does not tell.
         return capture.litellm_cost
-    return cost
+    return None if any(deployment.price.units.values()) else cost
 
 
 def _event(

@@ -166,7 +166,7 @@ def started_gateway(simulator: Simulator) -> Iterator[Gateway]:
         stack.enter_context(control_plane.running(peer))
         peer.publish(standard_document(simulator), standard_secrets())
         peer.set_key(policy("alpha"))
-        replica = stack.enter_context(running_replica(peer.url))
+        replica = stack.enter_context(running_replica(peer.url, GATEWAY_ABORT_DRAIN_S="3"))
         yield Gateway(replica, peer, simulator)
 
 

@@ -32,7 +32,7 @@ def leave_early(gateway: Gateway, body: dict[str, Any], after: bytes, path: str)
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
 def test_short_stream_is_drained_for_its_true_usage(gateway: Gateway, path: str) -> None:
     gateway.simulator.control(
-        kind="anthropic" if "messages" in path else "openai", token_interval_ms=15, output_tokens=30
+        kind="anthropic" if "messages" in path else "openai", token_interval_ms=40, output_tokens=30
     )
     model = "chat-anthropic" if "messages" in path else "chat-openai"
     body: dict[str, Any] = {"model": model, "stream": True, "messages": HELLO, "max_tokens": 50}
@@ -48,7 +48,7 @@ def test_short_stream_is_drained_for_its_true_usage(gateway: Gateway, path: str)
 
 
 def test_long_stream_is_cut_and_estimated(gateway: Gateway) -> None:
-    gateway.simulator.control(kind="openai", token_interval_ms=100, output_tokens=60)
+    gateway.simulator.control(kind="openai", token_interval_ms=200, output_tokens=60)
     body = {"model": "chat-openai", "stream": True, "messages": HELLO}
     leave_early(gateway, body, b'"content"', "/v1/chat/completions")
     (event,) = gateway.new_events(1)
@@ -56,10 +56,10 @@ def test_long_stream_is_cut_and_estimated(gateway: Gateway) -> None:
     assert (event["status"], event["estimated"]) == ("aborted", True)
     assert row["aborted"] == 1  # the provider's connection was closed
     assert 5 <= event["input_tokens"] <= 15
-    assert 5 <= event["output_tokens"] <= 25
+    assert 5 <= event["output_tokens"] <= 40
     assert event["cost"] is not None
     assert float(event["cost"]) > 0
-    assert event["latency_ms"] < 3000
+    assert event["latency_ms"] < 9000
 
 
 def test_whole_answer_is_awaited_since_it_is_charged_in_full(gateway: Gateway) -> None:

@@ -84,6 +84,24 @@ def test_retries_are_attempts(gateway: Gateway) -> None:
     assert gateway.simulator.settled_ledger()["rows"][0]["requests"] == 3
 
 
+def test_deployments_of_a_model_share_its_requests(gateway: Gateway) -> None:
+    content = standard_document(gateway.simulator, num_retries=8)
+    for row in content["deployments"]:
+        if row["id"] in ("dep-openai", "dep-azure"):
+            row["model"], row["weight"] = "shared", 1
+    content["models"].append({**content["models"][0], "name": "shared"})
+    content["aliases"] = {}
+    content["environment"]["default_model"] = None
+    content["chains"] = []
+    gateway.peer.wait_applied(gateway.peer.publish(content, standard_secrets()))
+    events = [gateway.event(chat(gateway, "shared")) for _ in range(20)]
+    assert {event["deployment"] for event in events} == {"dep-openai", "dep-azure"}
+    gateway.simulator.control(kind="azure", faults=[{"type": "server_error"}])
+    events = [gateway.event(chat(gateway, "shared")) for _ in range(6)]
+    assert {event["status"] for event in events} == {"ok"}
+    assert {event["deployment"] for event in events} == {"dep-openai"}
+
+
 def test_time_out_of_the_environment(gateway: Gateway) -> None:
     content = standard_document(gateway.simulator, timeout_s=0.5, stream_timeout_s=0.5)
     gateway.peer.wait_applied(gateway.peer.publish(content, standard_secrets()))

@@ -112,7 +112,7 @@ def test_kill_9_under_load_loses_and_doubles_nothing(lone: Gateway) -> None:
         time.sleep(1)
     assert load.failures == []
     assert load.broken > 0
-    assert len(load.answered) > 20
+    assert len(load.answered) > 5
     peer.wait_for("answered events", lambda: set(load.answered) <= set(peer.events), 20)
     assert len(peer.events) <= len(load.answered) + load.broken
 

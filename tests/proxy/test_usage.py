@@ -231,6 +231,19 @@ def test_rpm_of_a_deployment(gateway: Gateway) -> None:
     assert 429 in statuses
     event = gateway.event(answers[statuses.index(429)])
     assert (event["error_class"], event["cost"]) == ("rate_limit", "0")
+    assert event["attempts"] == []
+    (row,) = gateway.simulator.settled_ledger()["rows"]
+    assert row["requests"] == statuses.count(200)
+
+
+def test_counting_tokens_is_free(gateway: Gateway) -> None:
+    with gateway.client() as client:
+        answer = client.post(
+            "/v1/messages/count_tokens", json={"model": "chat-anthropic", "messages": HELLO}
+        )
+    assert answer.json()["input_tokens"] > 0
+    event = gateway.event(answer)
+    assert (event["cost"], event["input_tokens"]) == ("0", 0)
 
 
 def test_retry_after_reaches_the_client(gateway: Gateway) -> None:
