@@ -23,7 +23,14 @@ class Metrics:
     """All instruments. Made once per process, before the first worker is forked or in it."""
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
+        self._registry = CollectorRegistry()
+        self._make_requests(self._registry)
+        self._make_consumption(self._registry)
+        self._make_delivery(self._registry)
+        self._make_state(self._registry)
+
+    def _make_requests(self, registry: CollectorRegistry) -> None:
+        """Requests and where their time went."""
         served = ["route", "model", "status"]
         self.requests = Counter(
             "litellm_proxy_total_requests_metric", "Requests of identified keys", served,
@@ -49,6 +56,9 @@ class Metrics:
             "litellm_overhead_latency_metric", "Seconds added by the gateway", ["model"],
             buckets=_LATENCY_BUCKETS_S, registry=registry,
         )  # fmt: skip
+
+    def _make_consumption(self, registry: CollectorRegistry) -> None:
+        """Money, tokens, and what deployments did."""
         self.spend = Counter(
             "litellm_spend_metric", "USD at published prices", ["model"], registry=registry
         )
@@ -84,6 +94,9 @@ class Metrics:
         self.refusals = Counter(
             "gateway_proxy_refusals", "Requests refused by the edge", ["reason"], registry=registry
         )
+
+    def _make_delivery(self, registry: CollectorRegistry) -> None:
+        """Usage events on their way to the control plane."""
         self.spool_events = Gauge(
             "gateway_proxy_spool_events", "Usage events that wait to be delivered",
             registry=registry, multiprocess_mode="livesum",
@@ -108,6 +121,9 @@ class Metrics:
             "gateway_proxy_refused_events", "Usage events the control plane will never take",
             registry=registry,
         )  # fmt: skip
+
+    def _make_state(self, registry: CollectorRegistry) -> None:
+        """What this replica runs, and how it keeps up."""
         self.revision = Gauge(
             "gateway_proxy_applied_revision", "Lowest revision served by a worker",
             registry=registry, multiprocess_mode="livemin",
@@ -129,7 +145,6 @@ class Metrics:
             "gateway_proxy_rejected_revisions", "Revisions a worker could not build",
             registry=registry,
         )  # fmt: skip
-        self._registry = registry
 
     def observe(self, event: UsageEventDocument) -> None:
         """Count one finished request. Model labels come from the snapshot alone."""
