@@ -367,10 +367,15 @@ def _date_back(revision: Revision, *, since: datetime, at: datetime) -> None:
 
     Both are immutable by trigger. The triggers are passed over here alone, inside this
     transaction, for rows that this same transaction has just made: nothing that anybody
-    has ever seen changes.
+    has ever seen changes. Where revisions of an earlier demonstration are left, the days
+    would contradict the numbers: then the new ones keep the time at which they were made.
     """
+    earlier = Revision.objects.filter(
+        environment=revision.environment, number__lt=revision.number, published_at__gt=at
+    )
     with pgtrigger.ignore("fleet.Revision:revision_immutable", "catalog.Price:price_immutable"):
-        Revision.objects.filter(pk=revision.pk).update(published_at=at)
+        if not earlier.exists():
+            Revision.objects.filter(pk=revision.pk).update(published_at=at)
         Price.objects.filter(effective_from__gte=since).update(effective_from=at)
 
 

@@ -4,10 +4,11 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID
 
+from gateway_admin.accounts.models import Organisation
 from gateway_admin.catalog.models import Deployment
 from gateway_admin.demo import organisation as tables
 from gateway_admin.fleet.models import Revision
@@ -57,18 +58,32 @@ class World:
     @classmethod
     def load(cls) -> "World":
         """The demonstration as it is seeded."""
+        credentials = _credentials()
+        made_at = Organisation.objects.values_list("demo_since", flat=True).get()
         history: dict[str, list[tuple[datetime, Published]]] = defaultdict(list)
         for revision in Revision.objects.select_related("environment").order_by("number"):
             document = cast(RevisionDocument, revision.document)
-            published = Published(revision.number, document)
-            history[revision.environment.slug].append((revision.published_at, published))
-        return cls(keys=_keys(), history=history, credential_of=_credentials())
+            served = {deployment["id"] for deployment in document["deployments"]}
+            if not served or not served <= credentials.keys():
+                continue  # of a demonstration that was removed before this one was made
+            slug = revision.environment.slug
+            at = _meant_for(slug, len(history[slug]), made_at) or revision.published_at
+            history[slug].append((at, Published(revision.number, document)))
+        return cls(keys=_keys(), history=history, credential_of=credentials)
 
     def published(self, environment: str, at: datetime) -> Published | None:
         """What an environment served then; None before its first revision."""
         versions = self.history.get(environment, [])
         place = bisect_right(versions, at, key=lambda version: version[0])
         return versions[place - 1][1] if place else None
+
+
+def _meant_for(slug: str, place: int, made_at: datetime | None) -> datetime | None:
+    """The invented day of an environment's revision; None: it was published since."""
+    steps = tables.HISTORY if slug == tables.MAIN else tables.HISTORY[tables.TRIALS_STEP :][:1]
+    if made_at is None or place >= len(steps):
+        return None
+    return made_at - timedelta(days=steps[place].days_ago)
 
 
 def _keys() -> list[Key]:

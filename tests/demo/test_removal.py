@@ -13,6 +13,7 @@ from gateway_admin.accounts.services import user_create
 from gateway_admin.catalog.models import (
     Credential,
     Deployment,
+    Environment,
     FallbackChain,
     Model,
     ModelAlias,
@@ -151,8 +152,17 @@ def test_it_can_be_seeded_again(tmp_path: Path) -> None:
     remove(tmp_path)
     assert seed(tmp_path)
     assert VirtualKey.objects.count() == 40
-    numbers = Revision.objects.filter(environment__slug="prod").values_list("number", flat=True)
-    assert sorted(numbers) == list(range(1, 16))
+    revisions = Revision.objects.filter(environment__slug="prod").order_by("number")
+    assert [revision.number for revision in revisions] == list(range(1, 16))
+    published = [revision.published_at for revision in revisions]
+    assert published == sorted(published)
+    fill(events=300, days=3)
+    assert UsageEvent.objects.filter(revision=14).exists()
+    assert (
+        not UsageEvent.objects.filter(revision__lt=8)
+        .exclude(environment_id__in=Environment.objects.exclude(slug="prod").values("pk"))
+        .exists()
+    )
 
 
 def test_without_a_demonstration_there_is_nothing_to_remove(tmp_path: Path) -> None:
