@@ -1,9 +1,9 @@
 """The Cost page: what was spent, by day and by team, model, provider or key."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -71,7 +71,9 @@ def cost_report(*, scope: Scope, form: CostForm, today: date) -> CostReport:
     """Totals per group, against the same number of days before. Three queries."""
     days, filters, group = form.days(today), form.filters(), form.group_by
     rows = spend(scope=scope, filters=filters, period=days.period, group=group)
-    before = spend(scope=scope, filters=filters, period=days.before().period, group=group)
+    before = spend(
+        scope=scope, filters=filters, period=days.before().period, group=group, brief=True
+    )
     rows.sort(key=lambda row: (row.totals.cost, row.totals.requests), reverse=True)
     labels = labels_of(group, (row.group for row in rows))
     whole = total(rows)
@@ -129,25 +131,27 @@ class DailySpend:
 
 
 def daily_spend(*, scope: Scope, form: CostForm, today: date) -> DailySpend:
+    """The largest groups by day; the others are the day's total less these. Five queries."""
     days, filters, group = form.days(today), form.filters(), form.group_by
-    rows = spend(scope=scope, filters=filters, period=days.period, group=group, by_time=True)
-    before = spend(scope=scope, filters=filters, period=days.before().period)
-    sums: dict[Any, Decimal] = defaultdict(Decimal)
-    for row in rows:
-        sums[row.group] += row.totals.cost
-    ranked = sorted(sums, key=lambda key: sums[key], reverse=True)
-    shown = ranked if len(ranked) <= CHART_GROUPS + 1 else ranked[:CHART_GROUPS]
+    ranked = spend(scope=scope, filters=filters, period=days.period, group=group, brief=True)
+    ranked.sort(key=lambda row: row.totals.cost, reverse=True)
+    fold = len(ranked) > CHART_GROUPS + 1
+    shown = [row.group for row in (ranked[:CHART_GROUPS] if fold else ranked)]
     labels = labels_of(group, shown)
-    names = {key: labels.name(key) for key in shown}
     position = {day: number for number, day in enumerate(days.all_days())}
-    series: dict[str, list[Decimal]] = {
-        name: [Decimal(0)] * days.days for name in dict.fromkeys(names.values())
-    }
-    for row in rows:
-        name = names.get(row.group, "Other")
-        line = series.setdefault(name, [Decimal(0)] * days.days)
-        line[position[row.at]] += row.totals.cost
-    title = headline(total(rows).cost, total(before).cost, days)
+    series: dict[str, list[Decimal]] = {labels.name(key): [Decimal(0)] * days.days for key in shown}
+    by_day = partial(
+        spend, scope=scope, filters=filters, period=days.period, by_time=True, brief=True
+    )
+    for row in by_day(group=group, among=shown):
+        series[labels.name(row.group)][position[row.at]] += row.totals.cost
+    if fold:
+        named = [sum(amounts, Decimal(0)) for amounts in zip(*series.values(), strict=True)]
+        other = series.setdefault("Other", [-amount for amount in named])
+        for row in by_day():
+            other[position[row.at]] += row.totals.cost
+    before = spend(scope=scope, filters=filters, period=days.before().period, brief=True)
+    title = headline(total(ranked).cost, total(before).cost, days)
     return DailySpend(days.all_days(), list(series), series, title)
 
 

@@ -12,7 +12,6 @@ from django.urls import reverse
 
 from gateway_admin.dashboards.forms import LatencyForm
 from gateway_admin.dashboards.periods import (
-    HOURS,
     LONGEST_BY_HOUR,
     DayRange,
     hour_period,
@@ -40,7 +39,8 @@ from gateway_admin.usage.queries import (
 class Window:
     """What the page is about, in whole rollup spans, and its dates for links."""
 
-    period: Period
+    period: Period  # of the charts
+    sums: Period  # the same time, in the longest spans that make it up
     since: str
     until: str
 
@@ -56,16 +56,18 @@ class Window:
 def window_of(form: LatencyForm, *, now: datetime, zone: ZoneInfo) -> Window:
     """By hour up to a week, by day beyond."""
     preset = form.value("range")
-    if preset in HOURS:
-        period = hour_period(hours=HOURS[preset], now=now)
+    if preset == "24h":
+        period = hour_period(hours=24, now=now)
         assert isinstance(period.start, datetime)
-        return Window(period, period.start.astimezone(zone).strftime("%Y-%m-%dT%H:%M"), "")
+        since = period.start.astimezone(zone).strftime("%Y-%m-%dT%H:%M")
+        return Window(period, period, since, "")
     days = form.days(now.astimezone(zone).date())
     dates = (days.first.isoformat(), days.last.isoformat())
     start, end = moments(days, zone)
     if end - start <= LONGEST_BY_HOUR and start.minute == 0:
-        return Window(Period("hour", start, min(end, _next_hour(now))), *dates)
-    return Window(days.period, *dates)
+        by_hour = Period("hour", start, max(min(end, _next_hour(now)), start))
+        return Window(by_hour, days.period, *dates)
+    return Window(days.period, days.period, *dates)
 
 
 def _next_hour(now: datetime) -> datetime:
@@ -125,12 +127,12 @@ class LatencyReport:
 
     @property
     def source(self) -> str:
-        return "hourly rollups" if self.window.period.span == "hour" else "daily rollups"
+        return "hourly rollups" if self.window.sums.span == "hour" else "daily rollups"
 
 
 def latency_report(*, scope: Scope, form: LatencyForm, window: Window) -> LatencyReport:
     """Totals, one line per group, errors by class. Five queries."""
-    filters, group, period = form.filters(), form.group_by, window.period
+    filters, group, period = form.filters(), form.group_by, window.sums
     overall = _by_measure(latency(scope=scope, filters=filters, period=period))
     grouped: dict[Any, dict[Measure, Percentiles]] = defaultdict(dict)
     for row in latency(scope=scope, filters=filters, period=period, group=group):
@@ -172,7 +174,7 @@ def _line(name: str, totals: Totals, found: dict[Measure, Percentiles], url: str
 
 
 def _errors(scope: Scope, filters: Filters, form: LatencyForm, window: Window) -> list[ErrorLine]:
-    rows = spend(scope=scope, filters=filters, period=window.period, group="error_class")
+    rows = spend(scope=scope, filters=filters, period=window.sums, group="error_class")
     found = [
         ErrorLine(
             str(row.group).replace("_", " "),

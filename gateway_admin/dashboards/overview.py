@@ -148,7 +148,7 @@ def rankings(*, scope: Scope, environment: Environment, now: datetime) -> list[R
     titles = {"model": "Models", "team": "Teams", "key": "Keys"}
     found = []
     for kind, title in titles.items():
-        rows = spend(scope=scope, filters=filters, period=period, group=kind)
+        rows = spend(scope=scope, filters=filters, period=period, group=kind, brief=True)
         url = f"{reverse('dashboards:cost')}?{urlencode({'group': kind, 'range': '7d'})}"
         found.append(Ranking(kind, title, kind.title(), _top(kind, rows), url))
     return found

@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 from gateway_admin.usage.queries import Period
 
-HOURS = {"1h": 1, "24h": 24, "7d": 7 * 24}
 DAYS = {"7d": 7, "30d": 30, "90d": 90}
 WORDS = {
     "1h": "Last hour",

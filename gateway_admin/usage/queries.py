@@ -117,6 +117,7 @@ class Totals:
 
 
 _TOTALS = tuple(field.name for field in fields(Totals))
+_BRIEF = {"requests", "input_tokens", "output_tokens", "cost"}
 
 
 @dataclass(frozen=True)
@@ -144,26 +145,40 @@ def spend(
     period: Period,
     group: str | None = None,
     by_time: bool = False,
+    brief: bool = False,
+    among: Iterable[Any] | None = None,
 ) -> list[SpendRow]:
-    """Totals, split by a group of `GROUPS` and by span as asked."""
+    """Totals, split by a group of `GROUPS` and by span as asked.
+
+    `among` limits the groups to these (None among them: what has none of the kind);
+    `brief` sums requests, tokens in and out and cost alone, which takes half the time.
+    """
     level = _level(scope, filters, group, finest=Level.KEY)
-    chosen, values = _series(scope, filters, level, group)
+    chosen, values = _series(scope, filters, level, group, among)
     at = f"c.{period.span}" if by_time else "NULL"
     query = f"""
-        SELECT {at} AS at, s.grp, sum(c.requests)::bigint,
-            coalesce(sum(c.requests) FILTER (WHERE s.status = 'error'), 0)::bigint,
-            coalesce(sum(c.requests) FILTER (WHERE s.status = 'refused'), 0)::bigint,
-            coalesce(sum(c.requests) FILTER (WHERE s.status = 'aborted'), 0)::bigint,
-            sum(c.input_tokens)::bigint, sum(c.output_tokens)::bigint,
-            sum(c.cache_read_tokens)::bigint, sum(c.cache_write_tokens)::bigint,
-            sum(c.reasoning_tokens)::bigint, sum(c.cost), sum(c.unpriced)::bigint,
-            sum(c.estimated)::bigint, sum(c.fallbacks)::bigint, sum(c.streams)::bigint
+        SELECT {at} AS at, s.grp, {_sums(brief)}
         FROM usage_cost_{period.span} c JOIN ({chosen}) s ON s.id = c.series_id
         WHERE c.level = %s AND c.{period.span} >= %s AND c.{period.span} < %s
         GROUP BY 1, 2 ORDER BY 1, 2
     """
     rows = _rows(query, [*values, int(level), period.start, period.end])
     return [SpendRow(at, none_of(grp), Totals(*sums)) for at, grp, *sums in rows]
+
+
+def _sums(brief: bool) -> str:
+    """SQL: the fields of `Totals` in order."""
+    by_status = {"errors": "error", "refused": "refused", "aborted": "aborted"}
+
+    def term(name: str) -> str:
+        if brief and name not in _BRIEF:
+            return "0"
+        if status := by_status.get(name):
+            chosen = f"sum(c.requests) FILTER (WHERE s.status = '{status}')"
+            return f"coalesce({chosen}, 0)::bigint"
+        return "sum(c.cost)" if name == "cost" else f"sum(c.{name})::bigint"
+
+    return ", ".join(term(name) for name in _TOTALS)
 
 
 def total(rows: Iterable[SpendRow]) -> Totals:
@@ -266,7 +281,11 @@ def _level(scope: Scope, filters: Filters, group: str | None, *, finest: Level) 
 
 
 def _series(
-    scope: Scope, filters: Filters, level: Level, group: str | None
+    scope: Scope,
+    filters: Filters,
+    level: Level,
+    group: str | None,
+    among: Iterable[Any] | None = None,
 ) -> tuple[str, list[Any]]:
     """SQL of the chosen series (id, status, grp) and its values."""
     where: list[str] = ["level = %s"]
@@ -279,6 +298,10 @@ def _series(
         where.append("(team_id = ANY (%s) OR user_id = %s)")
         values += [list(scope.teams), scope.user_id]
     grp = _COLUMNS.get(group, group) if group else "NULL::text"
+    if group and among is not None:
+        none: Any = 0 if group == "user" else NOBODY if group in _COLUMNS else ""
+        where.append(f"{grp} = ANY (%s)")
+        values.append([none if value is None else value for value in among])
     return (
         f"SELECT id, status, {grp} AS grp FROM usage_series WHERE {' AND '.join(where)}",
         values,
