@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.db import connection
 
@@ -124,7 +123,3 @@ def _note_use(world: World, writers: dict[str, RowWriter]) -> None:
             credential = world.credential_of[deployment]
             succeeded[credential] = max(at, succeeded.get(credential, at))
         credentials_seen(succeeded=succeeded)
-
-
-def organisation_zone() -> ZoneInfo:
-    return ZoneInfo(Organisation.objects.values_list("time_zone", flat=True).get())
