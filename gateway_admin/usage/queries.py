@@ -16,7 +16,7 @@ from django.db import connection
 from gateway_admin.accounts.models import User
 from gateway_admin.accounts.roles import sees_all_spend
 from gateway_admin.keys.models import Membership
-from gateway_admin.usage.models import NOBODY, Level, Measure
+from gateway_admin.usage.models import NOBODY, Level, Measure, Series
 from gateway_admin.usage.rollups import BUCKET_FACTOR
 
 Moment = date | datetime
@@ -49,13 +49,17 @@ class Scope:
     everything: bool
     teams: tuple[UUID, ...] = ()
     user_id: int = 0
+    keys_elsewhere: bool = False  # own keys were used in teams that are not the person's
 
 
 def visible_to(user: User) -> Scope:
     if sees_all_spend(user):
         return Scope(everything=True)
-    teams = Membership.objects.filter(user=user).values_list("team_id", flat=True)
-    return Scope(everything=False, teams=tuple(teams), user_id=user.pk)
+    teams = tuple(Membership.objects.filter(user=user).values_list("team_id", flat=True))
+    elsewhere = Series.objects.filter(level=Level.KEY, user_id=user.pk).exclude(
+        team_id__in=[*teams, NOBODY]
+    )
+    return Scope(False, teams, user.pk, keys_elsewhere=elsewhere.exists())
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def spend(
     `among` limits the groups to these (None among them: what has none of the kind);
     `brief` sums requests, tokens in and out and cost alone, which takes half the time.
     """
-    level = _level(scope, filters, group, finest=Level.KEY)
+    level = _level(scope, filters, group, scope_needs=Level.KEY)
     chosen, values = _series(scope, filters, level, group, among)
     at = f"c.{period.span}" if by_time else "NULL"
     query = f"""
@@ -222,7 +226,7 @@ def latency(
     theirs or to no team.
     """
     filters = replace(filters, key=None, user=None, requested_model=None, status=None)
-    level = _level(scope, filters, group, finest=Level.TEAM)
+    level = _level(scope, filters, group, scope_needs=Level.TEAM)
     chosen, values = _series(scope, filters, level, group)
     at = f"l.{period.span}" if by_time else "NULL"
     ranks = ", ".join(
@@ -270,14 +274,14 @@ def none_of(value: Any) -> Any:
     return None if value in (NOBODY, 0, "") else value
 
 
-def _level(scope: Scope, filters: Filters, group: str | None, *, finest: Level) -> Level:
+def _level(scope: Scope, filters: Filters, group: str | None, *, scope_needs: Level) -> Level:
     """The coarsest level that has all that is asked for: the fewest rows to read."""
     needed = [GROUPS[name] for name in filters.given() if name in GROUPS]
     if group:
         needed.append(GROUPS[group])
     if not scope.everything:
-        needed.append(finest)
-    return Level(max(finest, min(needed, default=Level.MODEL)))
+        needed.append(scope_needs if scope.keys_elsewhere else Level.TEAM)
+    return min(needed, default=Level.MODEL)
 
 
 def _series(

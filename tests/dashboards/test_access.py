@@ -111,3 +111,13 @@ def test_finance_issues_no_key(people: People, client_of: Any) -> None:
 def test_the_api_wants_a_token(story: Story) -> None:
     assert Client().get("/api/v1/usage/events/").status_code == 401
     assert Client().get("/api/v1/usage/summary/").status_code == 401
+
+
+def test_own_keys_count_after_one_left_their_team(
+    people: People, story: Story, client_of: Any, api_of: Any
+) -> None:
+    people.ads.memberships.filter(user=people.outsider).delete()
+    report = client_of(people.outsider).get("/cost/").context["report"]
+    assert f"{report.total.cost.normalize():f}" == "5.25"  # all of it by keys of their own
+    people.search.memberships.filter(user=people.teammate).delete()
+    assert api_of(people.teammate).get("/api/v1/usage/summary/").data["total"]["requests"] == 0
