@@ -32,6 +32,10 @@ POSTGRES_OPTIONS = {
     "unix_socket_directories": "",  # the data directory's path may be too long for a socket
     "max_connections": "100",
     "shared_buffers": "128MB",
+    # Sustained ingest fills the default 1 GB in under a minute, and each checkpoint makes
+    # the next writes dearer (a full page image each). Takes up to this much disk.
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
