@@ -5,6 +5,15 @@ import re
 from collections.abc import Iterable
 
 ERROR_TEXT_MAX_CHARS = 500
+_LINE_MAX_CHARS = 2000
+_SPEECHLESS = "The call failed without a message."
+
+# Files of this machine, which LiteLLM's messages can name; never a path within a URL.
+_FILE = re.compile(
+    r'File "[^"]*"(?:, line \d+)?(?:, in \S+)?'
+    r"|(?<![\w/:.])(?:/[\w.@+-]+)+\.(?:pyc?|so|pem|crt|key|json|ya?ml)\b(?::\d+)?"
+    r"|(?<![\w/:.])/(?:app|etc|home|opt|root|srv|tmp|usr|var)/[\w.@+/-]+"
+)
 
 # Looks like a credential of some kind: ours, OpenAI's, Google's, AWS', a bearer token.
 _KEY_LIKE = re.compile(
@@ -57,6 +66,7 @@ _BROKEN = re.compile(
     r"(?i)peer closed connection|server disconnected|cannot connect to host"
     r"|connection (?:reset|closed|error|refused)"
 )
+_STATUS_IN_BODY = re.compile(r'"code"\s*:\s*([45]\d\d)\b')
 _OVERLOADED = re.compile(r"(?i)overloaded")
 _NO_DEPLOYMENT = re.compile(r"(?i)no deployments available|no healthy deployment")
 
@@ -119,6 +129,13 @@ def class_of_exception(error: BaseException) -> str:
     return refine(known or _class_of_name(error) or class_of_status(status or 500), text)
 
 
+def of_report(name: str, text: str) -> tuple[int | None, str]:
+    """HTTP status and error class of a failure that is known by its name and words only."""
+    found = _STATUS_IN_BODY.search(text)
+    status = int(found.group(1)) if found else None
+    return status, refine(_BY_CLASS_NAME.get(name) or class_of_status(status or 500), text)
+
+
 def _class_of_name(error: BaseException) -> str | None:
     for parent in type(error).__mro__:
         if parent.__name__ in _BY_CLASS_NAME:
@@ -170,5 +187,8 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def error_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """Unwrapped, scrubbed and shortened for an event."""
-    return scrub(words_of_provider(text), secrets)[:ERROR_TEXT_MAX_CHARS]
+    """One line for an event: unwrapped, scrubbed, without traceback and file paths."""
+    # Scrubbed before it is cut: a part of a secret would not be recognised.
+    told = scrub(words_of_provider(text), secrets).partition("Traceback")[0].strip()
+    line = told.partition("\n")[0].strip()[:_LINE_MAX_CHARS]
+    return _FILE.sub("[path]", line)[:ERROR_TEXT_MAX_CHARS] or _SPEECHLESS

@@ -9,14 +9,14 @@ import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import HTTPException, Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import UserAPIKeyAuth
 
 from proxy.contract import AttemptDocument
-from proxy.errors import class_of_exception, error_text, status_of_exception
+from proxy.errors import class_of_exception, error_text, of_report, status_of_exception
 from proxy.routes import ALLOWED_UPSTREAM_PATHS
 from proxy.trace import CURRENT, Trace
 
@@ -61,7 +61,8 @@ class AttemptRecorder(CustomLogger):  # type: ignore[misc]  # LiteLLM ships no t
         deployment = trace.deployment(deployment_id)
         if deployment is not None and deployment.model not in trace.allowed_models:
             raise DeploymentNotAllowed(f"deployment {deployment.name!r} may not serve this request")
-        _open_attempt(trace, deployment_id, deployment.model if deployment else trace.model)
+        model = deployment.model if deployment else trace.model
+        _open_attempt(trace, deployment_id, model, _reported_failure(kwargs))
         return None
 
     async def async_post_call_success_deployment_hook(
@@ -99,11 +100,44 @@ def fail_attempt(trace: Trace, exception: BaseException) -> None:
     attempt["error"] = error_text(str(exception), deployment.secrets if deployment else ())
 
 
-def _open_attempt(trace: Trace, deployment_id: str | None, model: str) -> None:
+class ReportedFailure(NamedTuple):
+    """The newest failure that LiteLLM's retry carries along, for calls without a failure hook.
+
+    Gemini's streams are called only when they are read, and then no hook tells of a failure.
+    """
+
+    mark: tuple[int, Any]  # differs between one failure and the next
+    deployment: str
+    name: str
+    text: str
+
+
+def _reported_failure(kwargs: Mapping[str, Any]) -> ReportedFailure | None:
+    for holder in (kwargs.get("metadata"), kwargs.get("litellm_metadata")):
+        reports = holder.get("previous_models") if isinstance(holder, Mapping) else None
+        if reports:
+            last = reports[-1]
+            return ReportedFailure(
+                mark=(len(reports), last.get("attempted_retries")),
+                deployment=str(last.get("deployment_id")),
+                name=str(last.get("exception_type")),
+                text=str(last.get("exception_string")),
+            )
+    return None
+
+
+def _open_attempt(
+    trace: Trace, deployment_id: str | None, model: str, failure: ReportedFailure | None
+) -> None:
     last = trace.served_by()
-    if last is not None and last["deployment"] == deployment_id and is_open(last):
-        # LiteLLM translates between APIs by calling itself: one call to the provider.
-        return
+    if last is not None and is_open(last):
+        known = failure is None or failure.mark == trace.failure_mark
+        if known and last["deployment"] == deployment_id:
+            # LiteLLM translates between APIs by calling itself: one call to the provider.
+            return
+        if failure is not None and not known and failure.deployment == last["deployment"]:
+            _close_reported(trace, last, failure)
+    trace.failure_mark = failure.mark if failure else None
     trace.attempt_started = time.perf_counter()
     trace.attempts.append(
         {
@@ -117,6 +151,13 @@ def _open_attempt(trace: Trace, deployment_id: str | None, model: str) -> None:
             "error": None,
         }
     )
+
+
+def _close_reported(trace: Trace, attempt: AttemptDocument, failure: ReportedFailure) -> None:
+    deployment = trace.deployment(attempt["deployment"])
+    attempt["latency_ms"] = (time.perf_counter() - trace.attempt_started) * 1000
+    attempt["status"], attempt["error_class"] = of_report(failure.name, failure.text)
+    attempt["error"] = error_text(failure.text, deployment.secrets if deployment else ())
 
 
 def is_open(attempt: AttemptDocument) -> bool:

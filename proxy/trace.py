@@ -37,6 +37,7 @@ class Trace:
     allowed_models: frozenset[str] = frozenset()  # what may serve it: the model, its fallbacks
     attempts: list[AttemptDocument] = field(default_factory=list)
     attempt_started: float = 0.0
+    failure_mark: tuple[int, Any] | None = None  # which reported failure is accounted for
     closed: bool = False  # the event is written; late callbacks change nothing
 
     def elapsed_ms(self) -> float:

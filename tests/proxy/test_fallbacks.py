@@ -1,5 +1,6 @@
 """Fallback chains: who answers, what is recorded, and who may be fallen back to."""
 
+import re
 from typing import Any
 
 import pytest
@@ -84,6 +85,20 @@ def test_retries_are_attempts(gateway: Gateway) -> None:
     assert gateway.simulator.settled_ledger()["rows"][0]["requests"] == 3
 
 
+@pytest.mark.parametrize("kind", ["openai", "anthropic", "gemini", "azure", "bedrock", "ollama"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refused_attempt_is_recorded(gateway: Gateway, kind: str, stream: bool) -> None:
+    """Also where LiteLLM calls the provider only when the stream is read, and tells no hook."""
+    content = standard_document(gateway.simulator, num_retries=1)
+    gateway.peer.wait_applied(gateway.peer.publish(content, standard_secrets()))
+    gateway.simulator.control(kind=kind, faults=[{"type": "rate_limit", "first": 1}])
+    event = gateway.event(chat(gateway, f"chat-{kind}", stream=stream))
+    assert [
+        (attempt["why"], attempt["status"], attempt["error_class"]) for attempt in event["attempts"]
+    ] == [("first", 429, "rate_limit"), ("retry", 200, None)]
+    assert gateway.simulator.settled_ledger()["totals"]["requests"] == 2
+
+
 def test_deployments_of_a_model_share_its_requests(gateway: Gateway) -> None:
     content = standard_document(gateway.simulator, num_retries=8)
     for row in content["deployments"]:
@@ -113,3 +128,38 @@ def test_time_out_of_the_environment(gateway: Gateway) -> None:
     event = gateway.event(answer)
     assert event["error_class"] == "timeout"
     assert 400 < event["latency_ms"] < 5000, event
+
+
+NAMED: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": HELLO}),
+    ("/v1/messages", {"messages": HELLO, "max_tokens": 50}),
+    ("/v1/responses", {"input": "hello"}),
+    ("/v1/completions", {"prompt": "hello"}),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("model", "served"), [("chat-openai", "chat-openai"), ("fails", "chat-openai")]
+)
+@pytest.mark.parametrize(("path", "body"), NAMED)
+def test_answers_name_the_public_model_that_served(
+    gateway: Gateway, path: str, body: dict[str, Any], model: str, served: str, stream: bool
+) -> None:
+    with gateway.client() as client:
+        answer = client.post(path, json={"model": model, "stream": stream, **body})
+    assert answer.status_code == 200, answer.text
+    named = set(re.findall(r'"model":\s*"([^"]*)"', answer.text))
+    assert named == {served}
+    assert "gpt-4o" not in answer.text
+
+
+def test_embeddings_name_the_public_model_that_served(gateway: Gateway) -> None:
+    content = standard_document(gateway.simulator)
+    content["chains"].append({"model": "fails", "kind": "general", "targets": ["embed-openai"]})
+    content["chains"] = content["chains"][1:]
+    gateway.peer.wait_applied(gateway.peer.publish(content, standard_secrets()))
+    for model in ("embed-openai", "fails"):
+        with gateway.client() as client:
+            answer = client.post("/v1/embeddings", json={"model": model, "input": "hello"})
+        assert answer.json()["model"] == "embed-openai"
