@@ -73,7 +73,7 @@ class Api:
         return self.call("PATCH", path, **body)
 
     def get(self, path: str, **params: Any) -> Any:
-        answer = self._client.get(path, params=params)
+        answer = self._client.get(path, params=params or None)
         assert answer.is_success, f"GET {path}: {answer.status_code} {answer.text}"
         return answer.json()
 

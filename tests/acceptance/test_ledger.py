@@ -142,8 +142,8 @@ def test_ledger_equals_what_was_served(mixed_stack: Stack) -> None:
         for attempt in event["attempts"]:
             row = ours.setdefault(kinds[by_id[attempt["deployment"]]], Counter())
             row["requests"] += 1
-        if event["deployment"]:
-            row = ours.setdefault(kinds[by_id[event["deployment"]]], Counter())
+        if event["deployment_id"]:
+            row = ours.setdefault(kinds[by_id[event["deployment_id"]]], Counter())
             row.update({sort: event[sort] for sort in TOKEN_SORTS})
     theirs = {
         (row["kind"], row["model"]): Counter(
@@ -161,5 +161,7 @@ def test_ledger_equals_what_was_served(mixed_stack: Stack) -> None:
     assert cost == expected
     print(f"{REQUESTS} requests, {dict(outcomes)}, ${cost} = ${expected}")  # noqa: T201
 
-    summary = stack.api.get("usage/summary/", **{"from": since.isoformat(), "group_by": "model"})
-    assert sum(Decimal(row["cost"]) for row in summary["results"]) == cost
+    day = since.date().isoformat()
+    summary = stack.api.get("usage/summary/", **{"from": day, "group_by": "model"})
+    assert Decimal(summary["total"]["cost"]) == cost
+    assert sum(Decimal(row["totals"]["cost"]) for row in summary["results"]) == cost
