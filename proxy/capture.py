@@ -2,7 +2,8 @@
 
 Whole answers are parsed once; streams event by event. A stream's usage chunk that the
 client did not ask for is taken out; its last event is held back by the edge until the
-usage event is on disk.
+usage event is on disk. `model` is the public name of the model that served: LiteLLM names
+the one that was asked for, but the provider's own after a fallback and on some routes.
 """
 
 import logging
@@ -45,28 +46,43 @@ class Capture:
 
     # --- whole answers -------------------------------------------------------------------
 
-    def read_whole(self, body: bytes) -> None:
-        """Usage or error of an answer that came in one piece."""
+    def read_whole(self, body: bytes) -> bytes:
+        """Usage or error of an answer that came in one piece; gives the body to pass on."""
         try:
-            self._read_whole(body)
+            return self._read_whole(body)
         except UNREADABLE:
             logger.warning("an answer of %s could not be read for usage", self.trace.model)
+            return body
 
-    def _read_whole(self, body: bytes) -> None:
+    def _read_whole(self, body: bytes) -> bytes:
         if self.status >= 400:
             self.read_error(body)
-            return
+            return body
         kind = self.trace.inference.kind if self.trace.inference else "chat"
         self.finished = True
         if kind == "speech":
             text = str(self.trace.body.get("input", ""))
             self.usage = Usage(other_units={"input_character": Decimal(len(text))})
-            return
+            return body
         document = _loads(body) if len(body) <= PARSE_MAX_BYTES else None
         if isinstance(document, dict):
             self._read_document(document, kind)
+            if self._name_model(document):
+                return orjson.dumps(document)
         elif kind == "transcription":
             self.usage = Usage()  # plain text, subtitles: nothing but LiteLLM's figure is known
+        return body
+
+    def _name_model(self, document: dict[str, Any]) -> bool:
+        """Put the public name of the model that served in place; True if another stood there."""
+        served = self.trace.served_by()
+        name = served["model"] if served is not None else self.trace.model
+        changed = False
+        for holder in (document, document.get("message"), document.get("response")):
+            if isinstance(holder, dict) and isinstance(holder.get("model"), str):
+                changed = changed or holder["model"] != name
+                holder["model"] = name
+        return changed
 
     def _read_document(self, document: dict[str, Any], kind: str) -> None:
         raw = document.get("usage")
@@ -147,22 +163,32 @@ class Capture:
             return event
         if document.get("error") or document.get("type") == "error":
             self._read_stream_error(document)
-            return event
+            return _with_data(event, document)
+        if self._name_model(document):
+            event = _with_data(event, document)
         kind = self.trace.inference.kind if self.trace.inference else "chat"
         if kind == "messages":
             self._read_messages_event(document)
         elif kind in ("responses", "transcription", "image", "speech"):
             self._read_typed_event(document)
+            if self.error_class is not None:
+                return _with_data(event, document)
         else:
             return self._read_chat_chunk(event, document)
         return event
 
     def _read_stream_error(self, document: dict[str, Any]) -> None:
+        """Note a stream's error, and put what may be told of it in its place."""
         found = document.get("error")
-        error = found if isinstance(found, dict) else {"message": str(found or document)}
+        error = found if isinstance(found, dict) else document
         code = str(error.get("code") or "")
         status = int(code) if code.isdigit() else 500
-        self.break_off(class_of_status(status), str(error.get("message")))
+        text = found if isinstance(found, str) else error.get("message")
+        self.break_off(class_of_status(status), str(text or orjson.dumps(document).decode()))
+        if isinstance(found, str):
+            document["error"] = self.error
+        else:
+            error["message"] = self.error
 
     def break_off(self, error_class: str, text: str) -> None:
         """The stream failed after it began."""
@@ -183,7 +209,7 @@ class Capture:
         if not any(_is_meaningful(choice) for choice in choices):
             return None
         del document["usage"]
-        return b"data: " + orjson.dumps(document)
+        return _with_data(event, document)
 
     def _read_messages_event(self, document: dict[str, Any]) -> None:
         kind = document.get("type")
@@ -220,9 +246,8 @@ class Capture:
                 or (kind in ("response.completed", "response.incomplete"))
             )
         elif kind == "response.failed":
-            self._read_stream_error(
-                {"error": holder.get("error") or {"message": "response failed"}}
-            )
+            holder["error"] = holder.get("error") or {"message": "response failed"}
+            self._read_stream_error(holder)
             self.finished = True
 
     def _note_text(self, text: str) -> None:
@@ -257,6 +282,12 @@ def _data_of(event: bytes) -> bytes | None:
         return event[6:].strip()
     lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
+
+
+def _with_data(event: bytes, document: dict[str, Any]) -> bytes:
+    """The event with another payload; its other lines stay."""
+    others = [line for line in event.split(b"\n") if line and not line.startswith(b"data:")]
+    return b"\n".join([*others, b"data: " + orjson.dumps(document)])
 
 
 def _text_of_choice(choice: Any) -> str:

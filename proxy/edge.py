@@ -45,6 +45,7 @@ from proxy.refusals import (
     wrong_method,
 )
 from proxy.relay import Relay, respond
+from proxy.required import check_required
 from proxy.routes import INFERENCE, MODEL_INFO, MODEL_LIST, InferenceRoute, model_in_path
 from proxy.snapshot import KEY_PREFIX, Snapshot, is_expired
 from proxy.trace import Trace
@@ -210,6 +211,7 @@ class Edge:
         body = parse_json(raw)
         self._choose(trace, body)
         clean_json(body, trace.inference)
+        check_required(body, trace.inference)
         body["model"] = trace.model
         if trace.streaming and trace.inference.kind in ("chat", "completion"):
             _ask_for_usage(trace, body)

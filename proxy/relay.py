@@ -219,7 +219,7 @@ class Relay:
                 await self._on_whole(b"".join(self._whole))
 
     async def _on_whole(self, body: bytes) -> None:
-        self.capture.read_whole(body)
+        body = self.capture.read_whole(body)
         if self.capture.status >= 400:
             body = self._provider_error()
         await self._settle()

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict
 
 import orjson
 
@@ -11,7 +12,7 @@ from proxy.capture import Capture
 from proxy.contract import EventStatus, UsageEventDocument
 from proxy.metering import Usage, cost_of, plain
 from proxy.refusals import Refusal
-from proxy.snapshot import Deployment
+from proxy.snapshot import Deployment, Price
 from proxy.trace import Trace
 
 # Providers do not charge for these.
@@ -21,19 +22,30 @@ FREE_KINDS = ("count_tokens", "moderation")
 CountTokens = Callable[[str, Any], int]
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a request ended and what it consumed."""
+
+    status: EventStatus
+    http_status: int
+    error_class: str | None
+    error: str | None
+    usage: Usage
+    cost: Decimal | None
+    ttft_ms: float | None = None
+
+
 def refused_event(trace: Trace, refusal: Refusal) -> UsageEventDocument:
     """An identified key was turned away by the edge: nothing was spent."""
-    return _event(
-        trace,
+    end = _End(
         status="refused",
         http_status=refusal.status,
-        usage=Usage(),
         error_class=refusal.error_class,
         error=refusal.message[:500],
+        usage=Usage(),
         cost=Decimal(0),
-        ttft_ms=None,
-        deployment=None,
     )
+    return _event(trace, end, None)
 
 
 def finished_event(
@@ -49,17 +61,16 @@ def finished_event(
     if usage is not None and _counted_by_litellm(trace, deployment):
         usage.estimated = True
     cost = _cost(usage, deployment, capture, status=status)
-    return _event(
-        trace,
+    end = _End(
         status=status,
         http_status=499 if status == "aborted" else capture.status or 500,
-        usage=usage or Usage(),
         error_class=error_class,
         error=error,
+        usage=usage or Usage(),
         cost=cost,
         ttft_ms=capture.ttft_ms,
-        deployment=deployment,
     )
+    return _event(trace, end, deployment)
 
 
 def needs_estimate(capture: Capture, *, aborted: bool) -> bool:
@@ -170,23 +181,57 @@ def _cost(
     return None if any(deployment.price.units.values()) else cost
 
 
-def _event(
-    trace: Trace,
-    *,
-    status: EventStatus,
-    http_status: int,
-    usage: Usage,
-    error_class: str | None,
-    error: str | None,
-    cost: Decimal | None,
-    ttft_ms: float | None,
-    deployment: Deployment | None,
-) -> UsageEventDocument:
-    policy = trace.policy
+class _Consumed(TypedDict):
+    """The part of an event that says what was used and what it costs."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    other_units: dict[str, str]
+    price_version: str | None
+    unit_prices: dict[str, str]
+    cost: str | None
+    estimated: bool
+
+
+class _Times(TypedDict):
+    """The part of an event that says how long it took, in milliseconds."""
+
+    latency_ms: float
+    ttft_ms: float | None
+    overhead_ms: float | None
+
+
+def _consumed(usage: Usage, price: Price | None, cost: Decimal | None) -> _Consumed:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "other_units": {unit: plain(count) for unit, count in usage.other_units.items()},
+        "price_version": price.version if price else None,
+        "unit_prices": {u: plain(p) for u, p in price.units.items()} if price else {},
+        "cost": None if cost is None else plain(cost),
+        "estimated": usage.estimated,
+    }
+
+
+def _times(trace: Trace, ttft_ms: float | None) -> _Times:
     latency_ms = trace.elapsed_ms()
     in_provider_ms = sum(attempt["latency_ms"] for attempt in trace.attempts)
+    return {
+        "latency_ms": round(latency_ms, 3),
+        "ttft_ms": None if ttft_ms is None else round(ttft_ms, 3),
+        "overhead_ms": round(max(latency_ms - in_provider_ms, 0.0), 3) if trace.attempts else None,
+    }
+
+
+def _event(trace: Trace, end: _End, deployment: Deployment | None) -> UsageEventDocument:
+    policy = trace.policy
     served = trace.served_by()
-    price = deployment.price if deployment is not None else None
     return {
         "event_id": trace.event_id,
         "started_at": trace.started_at.isoformat(),
@@ -202,24 +247,13 @@ def _event(
         "model": deployment.model if deployment else trace.model,
         "deployment": deployment.id if deployment else (served["deployment"] if served else None),
         "why": served["why"] if served else "first",
-        "status": status,
-        "http_status": http_status,
-        "error_class": error_class,
-        "error": error,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_read_tokens": usage.cache_read_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "other_units": {unit: plain(count) for unit, count in usage.other_units.items()},
-        "price_version": price.version if price else None,
-        "unit_prices": {u: plain(p) for u, p in price.units.items()} if price else {},
-        "cost": None if cost is None else plain(cost),
-        "estimated": usage.estimated,
+        "status": end.status,
+        "http_status": end.http_status,
+        "error_class": end.error_class,
+        "error": end.error,
+        **_consumed(end.usage, deployment.price if deployment else None, end.cost),
         "streaming": trace.streaming,
-        "latency_ms": round(latency_ms, 3),
-        "ttft_ms": None if ttft_ms is None else round(ttft_ms, 3),
-        "overhead_ms": round(max(latency_ms - in_provider_ms, 0.0), 3) if trace.attempts else None,
+        **_times(trace, end.ttft_ms),
         "attempts": trace.attempts,
         "lane": "litellm",
     }
