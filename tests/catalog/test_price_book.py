@@ -1,6 +1,5 @@
 """The book is LiteLLM's table to the last digit."""
 
-import time
 from decimal import Decimal
 
 import pytest
@@ -13,10 +12,8 @@ from gateway_admin.lib.errors import InvalidInput
 pytestmark = pytest.mark.django_db
 
 
-def test_it_loads_all_of_it_quickly_and_once() -> None:
-    started = time.perf_counter()
+def test_it_loads_all_of_it_and_once() -> None:
     written = prices.price_book_load()
-    assert time.perf_counter() - started < 3
     assert written == PriceBookEntry.objects.count() > 3000
     assert prices.price_book_load() == 0
     assert prices.price_book_load(force=True) == written == PriceBookEntry.objects.count()

@@ -1,12 +1,10 @@
 """GET /fleet/v1/policies: which keys replicas let in."""
 
 import base64
-import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from gateway_admin.fleet.services import fleet_identity, open_key
@@ -134,26 +132,9 @@ def test_the_number_of_queries_is_fixed(
         replica.get("policies?since=3")
 
 
-def test_a_hundred_thousand_keys_are_one_quick_answer(
-    prod: Any, replica_of: Any, people: Any
-) -> None:
-    builders.key(people.owner, environment=prod, team=people.search)
-    columns = [str(field.column) for field in VirtualKey._meta.local_concrete_fields]
-    copied = ", ".join(column for column in columns if column not in {"id", "public_id"})
-    with connection.cursor() as cursor:
-        cursor.execute(  # the columns are the model's own
-            f"INSERT INTO keys_virtualkey (id, public_id, {copied}) "  # noqa: S608
-            f"SELECT gen_random_uuid(), 'n' || number, {copied} "
-            "FROM keys_virtualkey, generate_series(1, 99999) AS number"
-        )
-    replica = replica_of(prod)
-    assert len(replica.get("policies?since=0").json()["keys"]) == 100_000
-    # Some 0.5 s on a free core. Replicas give up after 15 s, so a busy machine has to do too.
-    took_s = min(_took_s(replica) for _ in range(3))
-    assert took_s < 5.0, f"{took_s:.2f} s"
-
-
-def _took_s(replica: Any) -> Any:
-    started = time.perf_counter()
-    replica.get("policies?since=0")
-    return time.perf_counter() - started
+def test_a_hundred_thousand_keys_are_one_answer(prod: Any, replica_of: Any, people: Any) -> None:
+    key, _ = builders.key(people.owner, environment=prod, team=people.search)
+    builders.copies_of(key, 99_999)
+    answer = replica_of(prod).get("policies?since=0").json()
+    assert answer["full"]
+    assert len({policy["public_id"] for policy in answer["keys"]}) == 100_000

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -86,12 +85,12 @@ def test_a_cursor_that_does_not_read_is_the_first_page(
         assert _names(client, f"?after={cursor}") == _names(client), cursor
 
 
-def test_the_first_page_is_quick(people: People, many: int, client_of: Any) -> None:
-    client = client_of(people.admin)
-    client.get("/keys/")
-    start = time.perf_counter()
-    assert client.get("/keys/?q=service-04").status_code == 200
-    assert time.perf_counter() - start < 1
+def test_a_search_among_many_finds_the_right_ones(
+    people: People, many: int, client_of: Any
+) -> None:
+    found = _names(client_of(people.admin), "?q=service-04")
+    assert found
+    assert all(name.startswith("service-04") for name in found)
 
 
 def test_search(people: People, issue: IssueKey, client_of: Any) -> None:

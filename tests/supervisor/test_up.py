@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from functools import partial
 
 import httpx
@@ -12,7 +11,6 @@ import pytest
 from tests.supervisor.installation import SETUP_LINK, Installation, serves, status
 
 READY = "all processes are ready"
-QUICK_START_S = 15
 
 
 def test_a_first_start_leads_to_a_usable_page(installation: Installation) -> None:
@@ -20,7 +18,7 @@ def test_a_first_start_leads_to_a_usable_page(installation: Installation) -> Non
     up.wait_for(READY)
     link = SETUP_LINK.search(up.output)
     assert link, up.output
-    # assert status(link.group()) == 200
+    assert status(link.group()) == 200
     assert status(f"{installation.web}/livez") == 200
     assert httpx.get(f"{installation.web}/readyz").json() == {
         "status": "ok",
@@ -69,7 +67,7 @@ def _runs(installation: Installation, program: str) -> bool:
     return any(program in command for command in installation.processes().values())
 
 
-def test_a_second_start_is_quick_headless_and_sigterm_leaves_nothing(
+def test_a_second_start_is_headless_and_sigterm_leaves_nothing(
     installation: Installation,
 ) -> None:
     token = "gwt-headless-" + "t" * 30
@@ -82,9 +80,6 @@ def test_a_second_start_is_quick_headless_and_sigterm_leaves_nothing(
         lambda: status(f"{installation.web}/livez") == 200 and serves(installation),
         "web and proxy answer",
     )
-    # On a machine that does other things as well, our share of the processors is smaller.
-    others = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert time.monotonic() - up.began < QUICK_START_S * others
     up.wait_for("Gateway Admin is up")
     assert not SETUP_LINK.search(up.output)
     headers = {"Authorization": f"Bearer {token}"}
