@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 ICONS_PACKAGE = "@tabler/icons"
 
@@ -134,6 +135,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: object, **options: object) -> None:
         """Rewrite `static/vendor/` from the pinned packages."""
+        if shutil.which("npm") is None:
+            raise CommandError("Fetching the packages needs npm: install it (Debian: npm).")
         vendor = Path(settings.BASE_DIR) / "static" / "vendor"
         manifest = []
         with tempfile.TemporaryDirectory() as temporary:
