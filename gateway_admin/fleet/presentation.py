@@ -10,7 +10,13 @@ from django.utils import timezone
 from gateway_admin.catalog.models import Environment
 from gateway_admin.fleet.diff import Change
 from gateway_admin.fleet.models import Replica, ReplicaWorker, Revision
-from gateway_admin.fleet.queries import LATE_AFTER, SILENT_AFTER, Rollout, milliseconds
+from gateway_admin.fleet.queries import (
+    LATE_AFTER,
+    SILENT_AFTER,
+    Rollout,
+    running_at_publish,
+    time_taken_ms,
+)
 
 TITLES = {
     "environment": "Environment defaults",
@@ -109,6 +115,7 @@ class ReplicaProgress:
     done: int
     expected: int
     took_ms: float | None
+    on_start: bool  # it started after the publish and took the revision then
     applied: str
     last_seen_at: datetime
 
@@ -165,18 +172,13 @@ def _progress(revision: Revision, entries: list[tuple[str, ReplicaWorker]]) -> R
     workers = [worker for _, worker in entries]
     states = {state for state, _ in entries}
     state = next(s for s in ("rejected", "publishing", "late", "in_force") if s in states)
-    times = [
-        worker.acknowledged_at
-        for entry, worker in entries
-        if entry == "in_force" and worker.acknowledged_at
-    ]
-    took_ms = milliseconds(revision.published_at, max(times)) if times else None
     return ReplicaProgress(
         replica=workers[0].replica,
         state=state,
         done=sum(1 for entry, _ in entries if entry == "in_force"),
         expected=len(entries),
-        took_ms=took_ms if state == "in_force" else None,
+        took_ms=time_taken_ms(revision, workers) if state == "in_force" else None,
+        on_start=state == "in_force" and not running_at_publish(revision, workers),
         applied=applied_words(workers),
         last_seen_at=max(worker.last_seen_at for worker in workers),
     )

@@ -115,16 +115,25 @@ class Rollout:
 
     @property
     def took_ms(self) -> float | None:
-        """Milliseconds until the last worker served it; None while one does not."""
-        times = [worker.acknowledged_at for worker in self.in_force if worker.acknowledged_at]
-        if self.state != "in_force" or not times:
-            return None
-        return milliseconds(self.revision.published_at, max(times))
+        """Milliseconds until the last worker that ran at the publish served it; else None."""
+        return time_taken_ms(self.revision, self.in_force) if self.state == "in_force" else None
 
 
 def milliseconds(since: datetime, until: datetime) -> float:
     """The time between two moments; 0 when the second is the earlier one."""
     return max(0.0, (until - since).total_seconds() * 1000)
+
+
+def running_at_publish(revision: Revision, workers: Iterable[ReplicaWorker]) -> list[ReplicaWorker]:
+    """Workers that were there to hear of the revision; later ones take it when they start."""
+    return [worker for worker in workers if worker.started_at <= revision.published_at]
+
+
+def time_taken_ms(revision: Revision, workers: Iterable[ReplicaWorker]) -> float | None:
+    """Milliseconds from the publish to the last acknowledgement of those that ran then."""
+    running = running_at_publish(revision, workers)
+    times = [worker.acknowledged_at for worker in running if worker.acknowledged_at]
+    return milliseconds(revision.published_at, max(times)) if times else None
 
 
 def workers_of(environment: Environment) -> list[ReplicaWorker]:

@@ -7,6 +7,7 @@ import pytest
 from django.utils import timezone
 
 from gateway_admin.fleet.models import ReplicaWorker
+from gateway_admin.fleet.presentation import rollout_view
 from gateway_admin.fleet.queries import rollout_of
 from gateway_admin.fleet.services import revision_publish
 from tests import builders
@@ -42,6 +43,18 @@ def test_it_is_in_force_when_every_worker_serves_it(
     assert worker.acknowledged_at is not None
     took = worker.acknowledged_at - revision.published_at
     assert rollout.took_ms == pytest.approx(took.total_seconds() * 1000)
+
+
+def test_a_worker_that_started_later_took_it_on_start(
+    revision: Any, prod: Any, replica_of: Any
+) -> None:
+    replica_of(prod).sync(applied_revision=1)
+    late = revision.published_at + timedelta(hours=52)
+    ReplicaWorker.objects.update(started_at=late, acknowledged_at=late + timedelta(seconds=1))
+    rollout = rollout_of(revision)
+    assert (rollout.state, rollout.took_ms) == ("in_force", None)
+    (row,) = rollout_view(rollout).replicas
+    assert (row.on_start, row.took_ms) == (True, None)
 
 
 def test_one_rejection_is_a_rejection(revision: Any, prod: Any, replica_of: Any) -> None:
