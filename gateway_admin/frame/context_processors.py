@@ -42,7 +42,8 @@ class Frame:
 
     @cached_property
     def environments(self) -> list[Environment]:
-        return list(Environment.objects.all())
+        """All environments, from the query that found the current one."""
+        return list(getattr(self._request, "environments", ()))
 
     @cached_property
     def organisation(self) -> Organisation | None:
