@@ -70,4 +70,8 @@ def test_the_demo_banner_shows_while_there_is_demo_data(people: Any, client_of: 
     client = client_of(people.owner)
     assert "Demo data" not in client.get("/account/2fa/").content.decode()
     Organisation.objects.update_or_create(id=1, defaults={"demo_since": timezone.now()})
-    assert "Demo data" in client.get("/account/2fa/").content.decode()
+    page = client.get("/account/2fa/").content.decode()
+    assert "Demo data" in page
+    assert "Remove demo data" not in page
+    page = client_of(people.admin).get("/account/2fa/").content.decode()
+    assert "Remove demo data" in page
