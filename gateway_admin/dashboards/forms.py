@@ -49,8 +49,22 @@ class DateInput(forms.DateInput):
         return value.isoformat() if isinstance(value, date) else value
 
 
+class MomentInput(DateInput):
+    """A date; with a time of day where the address gives one."""
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        if len(context["widget"]["value"] or "") > len("2026-01-01"):
+            context["widget"]["type"] = "datetime-local"
+        return context
+
+
 class RangeForm(forms.Form):
-    """What all pages filter by: a preset or dates."""
+    """What all pages filter by: a preset or dates.
+
+    `custom` is no value of the address: it is the choice that shows the dates, which speak for
+    themselves.
+    """
 
     range_presets: tuple[str, ...] = ("7d", "30d", "90d")
     range_default = "30d"
@@ -63,11 +77,12 @@ class RangeForm(forms.Form):
         data = request.GET.copy()
         data.setdefault("range", self.range_default)
         if data.get("since") or data.get("until"):
-            data.pop("range", None)
+            data["range"] = "custom"
         super().__init__(data)
         self.environment, self.user = environment, user
         field = self.fields["range"]
-        field.choices = [(name, WORDS[name]) for name in self.range_presets]  # type: ignore[attr-defined]
+        presets = (*self.range_presets, "custom")
+        field.choices = [(name, WORDS[name]) for name in presets]  # type: ignore[attr-defined]
         field.initial = self.range_default
         self.is_valid()
 
@@ -81,9 +96,20 @@ class RangeForm(forms.Form):
         labels = [str(self.fields[name].label) for name in self.errors if name in self.fields]
         return f"Not understood and left out: {', '.join(labels)}." if labels else ""
 
+    @property
+    def preset(self) -> str:
+        """The chosen preset; the default one where dates were asked for but none given."""
+        preset: str = self.value("range") or self.range_default
+        return self.range_default if preset == "custom" else preset
+
+    @property
+    def shown(self) -> DayRange:
+        """The days that a preset reaches, for the date fields."""
+        return self.days(timezone.localdate())
+
     def days(self, today: date) -> DayRange:
         return day_range(
-            preset=self.value("range") or self.range_default,
+            preset=self.preset,
             since=self.value("since"),
             until=self.value("until"),
             today=today,
@@ -210,8 +236,8 @@ class RequestsForm(RangeForm):
     range_presets = ("1h", "24h", "7d", "30d")
     range_default = "7d"
 
-    since = MomentField(label="From", required=False, widget=DateInput)  # type: ignore[assignment]
-    until = MomentField(label="To", required=False, widget=DateInput)  # type: ignore[assignment]
+    since = MomentField(label="From", required=False, widget=MomentInput)  # type: ignore[assignment]
+    until = MomentField(label="To", required=False, widget=MomentInput)  # type: ignore[assignment]
     status = select("Status")
     error = select("Error")
     model = select("Model")
@@ -250,7 +276,7 @@ class RequestsForm(RangeForm):
             start = _moment(since, timedelta()) if since else (end or now) - timedelta(days=30)
             return start, end
         hours = {"1h": 1, "24h": 24, "7d": 7 * 24, "30d": 30 * 24}
-        return now - timedelta(hours=hours[self.value("range") or self.range_default]), None
+        return now - timedelta(hours=hours[self.preset]), None
 
     def filters(self, now: datetime) -> EventFilters:
         start, end = self.bounds(now)

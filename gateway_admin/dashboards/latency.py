@@ -55,8 +55,8 @@ class Window:
 
 def window_of(form: LatencyForm, *, now: datetime, zone: ZoneInfo) -> Window:
     """By hour up to a week, by day beyond."""
-    preset = form.value("range")
-    if preset == "24h":
+    dated = form.value("since") or form.value("until")
+    if form.preset == "24h" and not dated:
         period = hour_period(hours=24, now=now)
         assert isinstance(period.start, datetime)
         since = period.start.astimezone(zone).strftime("%Y-%m-%dT%H:%M")

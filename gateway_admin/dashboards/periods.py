@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from gateway_admin.usage.queries import Period
 
-DAYS = {"7d": 7, "30d": 30, "90d": 90}
+DAYS = {"1h": 1, "24h": 2, "7d": 7, "30d": 30, "90d": 90}
 WORDS = {
     "1h": "Last hour",
     "24h": "24 hours",
@@ -15,6 +15,7 @@ WORDS = {
     "90d": "90 days",
     "month": "This month",
     "last-month": "Last month",
+    "custom": "Custom",
 }
 LONGEST_DAYS = 800
 LONGEST_BY_HOUR = timedelta(days=8)

@@ -88,13 +88,35 @@
     clearTimeout(waiting);
     if (form.hasAttribute("hx-get")) waiting = setTimeout(() => submit(form), 350);
   });
+  // The dates beneath a preset only show what it reaches; once chosen, they speak for themselves.
+  const customOf = (form) => form.querySelector('[name="range"][value="custom"]');
+  const dropUnsaid = (form, data) => {
+    const custom = customOf(form);
+    for (const name of custom ? (custom.checked ? ["range"] : ["since", "until"]) : []) data.delete(name);
+  };
+  const fillDates = () => {
+    const shown = document.querySelector("[data-first][data-last]");
+    for (const form of shown ? document.querySelectorAll("form[data-autosubmit]") : []) {
+      if (customOf(form)?.checked !== false) continue;
+      for (const [name, day] of [["since", shown.dataset.first], ["until", shown.dataset.last]]) {
+        form.elements[name].type = "date"; // not with a time of day, as an address may have it
+        form.elements[name].value = day;
+      }
+    }
+  };
+  document.addEventListener("click", (event) => {
+    const toggle = event.target.closest?.("[data-filters-toggle]");
+    toggle?.setAttribute("aria-expanded", String(toggle.getAttribute("aria-expanded") !== "true"));
+  });
   document.addEventListener("formdata", (event) => {
     if (!event.target.matches("form[data-autosubmit]")) return;
+    dropUnsaid(event.target, event.formData);
     for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name, value);
   });
   document.addEventListener("htmx:configRequest", (event) => {
     if (!event.detail.elt.matches?.("form[data-autosubmit]")) return;
     const given = event.detail.formData;
+    dropUnsaid(event.detail.elt, given);
     for (const name of new Set([...given.keys()])) {
       const values = given.getAll(name).filter((value) => value !== "");
       given.delete(name);
@@ -148,6 +170,8 @@
       ...(active.length > 1 ? [chip(location.pathname, "", ["Clear all"], "gw-chip-clear")] : []),
     );
     place.hidden = active.length === 0;
+    const count = form.querySelector("[data-filters-count]");
+    if (count) count.textContent = active.length ? ` (${active.length})` : "";
   };
   const followAll = () => document.querySelectorAll("form[data-autosubmit][hx-get]").forEach(follow);
   document.addEventListener("htmx:pushedIntoHistory", followAll);
@@ -163,6 +187,10 @@
     if ([...guarded].some((form) => form.isConnected)) event.preventDefault();
   });
 
-  document.addEventListener("htmx:afterSettle", (event) => hideSecrets(event.detail.elt));
+  document.addEventListener("htmx:afterSettle", (event) => {
+    hideSecrets(event.detail.elt);
+    fillDates();
+  });
   hideSecrets(document);
+  fillDates();
 })();

@@ -91,3 +91,37 @@ def test_the_first_run_list_hears_the_first_call(signed_in: Any, people: People)
     page.get_by_text("First call arrived, $0.000300, 812 ms").wait_for(timeout=10_000)
     page.get_by_role("link", name="Open the overview").click()
     page.get_by_text("Request rate").wait_for()
+
+
+def test_on_a_phone_filters_fold_behind_a_button(
+    signed_in: Any, people: People, story: Story
+) -> None:
+    page = signed_in(people.admin)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto("/requests/?status=ok")
+    button = page.get_by_role("button", name="Filters (1)")
+    assert not page.get_by_label("Status", exact=True).is_visible()
+    page.get_by_role("link", name="Remove filter Status: ok").wait_for()
+    button.press("Enter")
+    page.get_by_label("Streamed").select_option("no")
+    page.wait_for_url("**streaming=no**")
+    page.get_by_role("button", name="Filters (2)", expanded=True).wait_for()
+    accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_own_dates_begin_with_those_that_are_shown(
+    signed_in: Any, people: People, story: Story
+) -> None:
+    page = signed_in(people.admin)
+    page.goto("/cost/?range=7d")
+    since = page.get_by_label("From", exact=True)
+    assert not since.is_visible()
+    shown = page.locator("#results").get_attribute("data-first")
+    page.get_by_text("Custom", exact=True).click()
+    page.wait_for_url(f"**since={shown}**")
+    assert "range=" not in page.url
+    assert since.input_value() == shown
+    page.get_by_text("30 days", exact=True).click()
+    page.wait_for_url("**range=30d**")
+    assert "since=" not in page.url
