@@ -119,7 +119,7 @@ def browser(django_db_setup: None) -> Iterator["Browser"]:
         )
     # Playwright's synchronous interface keeps a loop in this thread, which Django mistrusts.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    rows = connection._test_serialized_contents  # type: ignore[attr-defined]
+    rows = getattr(connection, "_test_serialized_contents", None)  # None: no test commits
     with sync_playwright() as playwright:
         # Inside a loop Django's connection is another object: it restores the same rows.
         connection._test_serialized_contents = rows  # type: ignore[attr-defined]

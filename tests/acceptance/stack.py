@@ -5,7 +5,7 @@ model and one deployment per provider kind, and a virtual key.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -234,16 +234,19 @@ class Stack:
     def events(self, since: datetime) -> list[dict[str, Any]]:
         return list(self.api.pages("usage/events/", **{"from": since.isoformat()}))
 
-    def settled_events(self, since: datetime, count: int) -> list[dict[str, Any]]:
-        """Events since a moment, once `count` of them have arrived and the spools are empty."""
+    def settled_events(
+        self, since: datetime, count: int, customers: Iterable[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Events since a moment, once there are `count`, one of each customer among them."""
         found: list[dict[str, Any]] = []
+        expected = set(customers)
 
         def arrived() -> bool:
             nonlocal found
             found = self.events(since)
-            return len(found) >= count and not any(
-                worker["spool_events"] for worker in self.workers()
-            )
+            missing = expected - {event["customer"] for event in found}
+            waiting = any(worker["spool_events"] for worker in self.workers())
+            return len(found) >= count and not missing and not waiting
 
         self.wait_for(arrived, f"{count} events in the ledger", timeout_s=60)
         return found

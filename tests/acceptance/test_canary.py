@@ -86,7 +86,6 @@ def test_no_secret_appears_anywhere(stack: Stack) -> None:
     )
     assert stack.running
     dump = _dump(stack)
-    assert "sk-gw-" not in dump.replace("sk-gw-…", "")
     places = {
         "database dump": dump,
         "logs": stack.running.output,
