@@ -67,5 +67,5 @@ lock: $(STAMP) ## compile requirements/*.in to lock files with hashes
 		$(COMPILE) requirements/$$part.in -c requirements/dev.txt -o requirements/$$part.txt || exit 1; \
 	done
 
-bench: $(STAMP) ## the figures of docs/performance.md on this machine
+bench: $(STAMP) ## the ledger's figures of docs/performance.md on this machine
 	$(BIN)/pytest tests/bench -q -s -o norecursedirs=

@@ -11,7 +11,6 @@ from gateway_admin.accounts.roles import Role
 EVERYBODY = frozenset({Role.ADMIN, Role.FINANCE, Role.DEVELOPER})
 SUPPLY_READERS = EVERYBODY
 ADMINS = frozenset({Role.ADMIN})
-BUILDERS = frozenset({Role.ADMIN, Role.DEVELOPER})
 
 
 @dataclass(frozen=True)
