@@ -256,12 +256,6 @@ class Capture:
             if self.ttft_ms is None:
                 self.ttft_ms = self.trace.elapsed_ms()
 
-    def partial_usage(self) -> Usage | None:
-        """What an unfinished stream already reported, if anything."""
-        if self.usage is not None:
-            return self.usage
-        return None
-
     def reported_input(self) -> Usage | None:
         """Input of an unfinished Anthropic stream: told at its start, output only at its end."""
         if self._anthropic_usage.get("input_tokens"):

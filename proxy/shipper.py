@@ -1,7 +1,6 @@
 """Moves spooled events to the control plane; deletes them only after it committed."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -46,20 +45,13 @@ class Shipper:
         self.shipped = 0
         self.refused = 0
         self.failing_since: float | None = None
-        self._wake = asyncio.Event()
         self._adopted_at = 0.0
-
-    def wake(self) -> None:
-        """Ship without waiting for the interval."""
-        self._wake.set()
 
     async def run(self) -> None:
         """Ship for ever; failures back off and are logged once."""
         backoff_s = self.interval_s
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), backoff_s)
-            self._wake.clear()
+            await asyncio.sleep(backoff_s)
             try:
                 await self.flush()
             except ControlPlaneError as error:
