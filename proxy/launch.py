@@ -4,7 +4,7 @@
     2. fork the porter: it answers probes, and refusals from the last good state
     3. import LiteLLM once, freeze it, fork the workers; they share the listening socket
        and the imported pages, so a crashed worker is back in a second
-    4. when the first worker serves, the porter leaves
+    4. when the first worker serves, the porter stops accepting, answers, and leaves
     5. SIGTERM: workers finish their requests (bounded), deliver usage, exit
 
 Forking after the import is safe because the import leaves a single thread (asserted) and
@@ -36,7 +36,7 @@ from proxy.settings import ProxySettings, SettingsError, load_settings
 from proxy.state import StateDirectory, write_atomically
 
 if TYPE_CHECKING:
-    from proxy.worker import Backend
+    from proxy.worker import AsgiApp, Backend
 
 logger = logging.getLogger("gateway.launch")
 
@@ -150,7 +150,7 @@ class Child:
 
 
 class Entrance:
-    """Hands the door over from the porter to the first worker.
+    """Hands the door over from the porter to the workers.
 
     A worker that is able to serve says so, then waits until the porter has stopped
     accepting. New connections wait in the listening socket's backlog meanwhile.
@@ -244,9 +244,14 @@ class Launcher:
             for number in _WATCHED:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-            entrance = Entrance(ready_fd, None if slot < 0 else self.gate)
+            is_porter = slot < 0
             status = serve(
-                self.settings, self.listener, slot=slot, backend=self.backend, entrance=entrance
+                self.settings,
+                self.listener,
+                slot=slot,
+                backend=self.backend,
+                entrance=Entrance(ready_fd, None if is_porter else self.gate),
+                gate_writer=self.gate_writer if is_porter else None,
             )
         except KeyboardInterrupt:
             status = 0
@@ -364,15 +369,28 @@ def serve(
     slot: int,
     backend: "Backend | None",
     entrance: Entrance,
+    gate_writer: int | None,
 ) -> int:
-    """Body of a worker process: uvicorn with our edge until it is told to stop."""
+    """Body of a child: uvicorn with our edge until it is told to stop.
+
+    `gate_writer` is the porter's: closing it lets the workers accept connections.
+    """
     from proxy.edge import Edge
     from proxy.metrics import Metrics
+    from proxy.porter import PorterServer, closing
     from proxy.worker import Worker
 
     worker = Worker(settings, slot=slot, metrics=Metrics(), backend=backend)
-    config = uvicorn.Config(
-        Edge(worker, on_started=entrance.enter),
+    edge = Edge(worker, on_started=entrance.enter)
+    config = _server_config(settings, edge if gate_writer is None else closing(edge))
+    server = uvicorn.Server(config) if gate_writer is None else PorterServer(config, gate_writer)
+    server.run(sockets=[listener])
+    return 0 if server.started else 3
+
+
+def _server_config(settings: ProxySettings, app: "AsgiApp") -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -384,9 +402,6 @@ def serve(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
     )
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
-    return 0 if server.started else 3
 
 
 class ScrubbingFormatter(logging.Formatter):

@@ -153,16 +153,11 @@ def hundred(gateway: Gateway, variant: int) -> RevisionDocument:
 def test_publish_under_load_loses_no_request(gateway: Gateway) -> None:
     secrets = {"openai": {"api_key": CANARY}}
     gateway.peer.wait_applied(gateway.peer.publish(hundred(gateway, 0), secrets))
-    took_s = []
     with steady_load(gateway.url, "m0") as load:
         for variant in range(1, 9):
-            started = time.perf_counter()
             number = gateway.peer.publish(hundred(gateway, variant), secrets)
             gateway.peer.wait_applied(number)
-            took_s.append(time.perf_counter() - started)
             time.sleep(0.2)
     assert load.failures == []
     assert load.broken == 0
     assert len(load.answered) > 20
-    print(f"publish to acknowledgement: {sorted(took_s)[-1] * 1000:.0f} ms at most")  # noqa: T201
-    assert sorted(took_s)[-1] < 2.0

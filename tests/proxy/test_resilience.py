@@ -2,9 +2,13 @@
 
 import os
 import signal
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -32,7 +36,8 @@ def pair(simulator: Simulator) -> Iterator[Gateway]:
         peer.set_key(policy("alpha"))
         environ = {
             "GATEWAY_PROXY_WORKERS": "2",
-            "GATEWAY_POLL_INTERVAL_S": "1",
+            # Longer than a test waits: what arrives earlier came with the bell.
+            "GATEWAY_POLL_INTERVAL_S": "60",
             "REDIS_URL": os.environ["REDIS_URL"],
         }
         with running_replica(peer.url, **environ) as replica:
@@ -49,20 +54,15 @@ def workers_at(peer: ControlPlanePeer, number: int) -> set[int]:
 
 
 def test_bell_reaches_every_worker(pair: Gateway) -> None:
-    took_s: list[float] = []
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as bell:
-        for _ in range(5):
-            content = standard_document(pair.simulator, num_retries=len(took_s) + 1)
+        for retries in range(1, 6):
+            content = standard_document(pair.simulator, num_retries=retries)
             number = pair.peer.publish(content, standard_secrets())
-            started = time.perf_counter()
             bell.publish(bell_channel(ENVIRONMENT), f'{{"revision": {number}}}')
             pair.peer.wait_for(
                 "both workers",
                 lambda n=number: workers_at(pair.peer, n) == {0, 1},  # type: ignore[misc]
             )
-            took_s.append(time.perf_counter() - started)
-    print(f"bell to both acknowledgements: {max(took_s) * 1000:.0f} ms at most")  # noqa: T201
-    assert sorted(took_s)[2] < 0.9
 
 
 def test_crashed_worker_is_replaced_and_its_spool_adopted(pair: Gateway) -> None:
@@ -72,7 +72,7 @@ def test_crashed_worker_is_replaced_and_its_spool_adopted(pair: Gateway) -> None
     assert len(victims) == 2
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
-    pair.replica.wait("/ready", timeout_s=15)
+    pair.replica.wait("/ready")
     pair.peer.usage_status = 200
     pair.peer.wait_for("all events", lambda: set(ids) <= set(pair.peer.events), 30)
     assert not set(pair.replica.children()) & set(victims)
@@ -82,7 +82,9 @@ def test_crashed_worker_is_replaced_and_its_spool_adopted(pair: Gateway) -> None
 def test_refused_token_is_told_and_does_not_stop_service(pair: Gateway) -> None:
     _control_plane_ends(pair.peer)
     try:
-        deadline = time.monotonic() + 10
+        with redis.Redis.from_url(os.environ["REDIS_URL"]) as bell:
+            bell.publish(bell_channel(ENVIRONMENT), '{"revision": 1}')
+        deadline = time.monotonic() + 30
         while "fleet token" not in str(pair.client().get("/health").json()["reasons"]):
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -114,7 +116,8 @@ def test_kill_9_under_load_loses_and_doubles_nothing(lone: Gateway) -> None:
     assert load.broken > 0
     assert len(load.answered) > 5
     peer.wait_for("answered events", lambda: set(load.answered) <= set(peer.events), 20)
-    assert len(peer.events) <= len(load.answered) + load.broken
+    served = [event for event in peer.events.values() if event["status"] != "refused"]
+    assert len(served) <= len(load.answered) + load.broken
 
 
 def test_cold_start_with_the_control_plane_down(lone: Gateway) -> None:
@@ -124,12 +127,12 @@ def test_cold_start_with_the_control_plane_down(lone: Gateway) -> None:
     served = [chat(lone).headers["x-gateway-request-id"] for _ in range(5)]
     replica.kill()  # a crash while nothing can be delivered
     replica.start()
-    started = time.monotonic()
     replica.wait("/health/liveliness")
-    alive_s = time.monotonic() - started
     _check_the_porter(lone)
-    replica.wait("/ready")
-    print(f"alive after {alive_s:.1f} s, ready after {time.monotonic() - started:.1f} s")  # noqa: T201
+    with late_talkers(lone.url) as unanswered:
+        replica.wait("/ready")
+        time.sleep(1)
+    assert unanswered == []
     served.append(chat(lone).headers["x-gateway-request-id"])
     assert not set(served) & set(peer.events)
     peer.token = FLEET_TOKEN
@@ -137,10 +140,49 @@ def test_cold_start_with_the_control_plane_down(lone: Gateway) -> None:
     assert CANARY not in replica_files(replica)
 
 
+@contextmanager
+def late_talkers(url: str, silent_s: float = 1.0) -> Iterator[list[str]]:
+    """Clients that connect ten times a second and ask a while later; yields who got no answer."""
+    address = urlsplit(url)
+    unanswered: list[str] = []
+    stop = threading.Event()
+
+    def talk() -> None:
+        try:
+            with socket.create_connection((address.hostname, address.port), 20) as line:
+                time.sleep(silent_s)
+                line.sendall(b"GET /health HTTP/1.1\r\nhost: gateway\r\n\r\n")
+                if not line.recv(100).startswith(b"HTTP/1.1 200"):
+                    unanswered.append("closed without an answer")
+        except OSError as error:
+            unanswered.append(str(error))
+
+    threads: list[threading.Thread] = []
+    caller = threading.Thread(target=_every, args=(0.1, stop, threads, talk))
+    caller.start()
+    try:
+        yield unanswered
+    finally:
+        stop.set()
+        caller.join()
+        for thread in threads:
+            thread.join()
+
+
+def _every(
+    wait_s: float, stop: threading.Event, threads: list[threading.Thread], work: Callable[[], None]
+) -> None:
+    while not stop.wait(wait_s):
+        thread = threading.Thread(target=work)
+        thread.start()
+        threads.append(thread)
+
+
 def _check_the_porter(gateway: Gateway) -> None:
     """While LiteLLM is imported: refusals and lists from the last good state."""
     early = chat(gateway)
     assert (early.status_code, "retry-after" in early.headers) == (503, True)
+    assert early.headers["connection"] == "close"
     wrong = httpx.get(f"{gateway.url}/v1/models", headers={"x-api-key": "sk-gw-a-b"})
     assert wrong.status_code == 401
     assert "chat-openai" in [model.id for model in gateway.openai().models.list()]
@@ -177,6 +219,6 @@ def test_sigterm_finishes_what_was_begun(lone: Gateway) -> None:
         text = "".join(chunks)
     simulator.reset()
     assert "[DONE]" in text
-    assert replica.process.wait(20) == 0
+    assert replica.process.wait(60) == 0
     assert answer.headers["x-gateway-request-id"] in peer.events
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
