@@ -105,7 +105,7 @@ def cost_daily(request: HttpRequest) -> JsonResponse:
     figure.update_layout(
         barmode="stack",
         yaxis={"title": "US dollars", "tickprefix": "$"},
-        xaxis={"type": "date", "tickformat": "%-d %b"},
+        xaxis={"type": "date"},
     )
     amounts = [found.spend[name] for name in found.names]
     return chart_response(
@@ -162,7 +162,13 @@ def latency_lines(request: HttpRequest, measure: str) -> JsonResponse:
         ]
     )
     figure.update_layout(
-        yaxis={"title": f"{words}, ms", "rangemode": "tozero"}, xaxis={"type": "date"}
+        yaxis={
+            "title": f"{words}, ms",
+            "rangemode": "tozero",
+            "exponentformat": "none",  # 40,000 ms: 40k ms would read as a unit of its own
+            "separatethousands": True,
+        },
+        xaxis={"type": "date"},
     )
     return chart_response(
         figure,

@@ -31,9 +31,13 @@
     return token(`data-${hueOf.get(name)}`);
   };
 
-  const themed = (trace) => {
+  // Cents for what reaches a cent; calls of a fraction of one keep six places.
+  const moneyHover = (trace) => (Math.max(...trace.y) < 0.01 ? ",.6~f" : ",.2f");
+
+  const themed = (trace, isMoney) => {
     const colour = colourOf(trace);
     const copy = structuredClone(trace);
+    if (isMoney) copy.yhoverformat ??= moneyHover(trace);
     if (copy.type === "bar") {
       copy.marker = { ...copy.marker, color: copy.marker?.color ?? colour, line: { width: 0, ...copy.marker?.line } };
     } else {
@@ -44,6 +48,14 @@
     return copy;
   };
 
+  const TIME_TICKS = [
+    { dtickrange: [null, 86399999], value: "%H:%M\n%-d %b" },
+    { dtickrange: [86400000, "M1"], value: "%-d %b\n%Y" },
+    { dtickrange: ["M1", null], value: "%b\n%Y" },
+  ];
+
+  const timeHover = ([trace]) => (String(trace?.x?.[0]).length > 10 ? "%-d %b %Y, %H:%M" : "%-d %b %Y");
+
   const axis = (given) => ({
     gridcolor: token("grid"),
     linecolor: token("border"),
@@ -52,7 +64,8 @@
     automargin: true,
     fixedrange: true,
     showspikes: false,
-    ...(given?.tickprefix === "$" ? { hoverformat: ",.2f" } : {}),
+    ...(given?.type === "date" ? { tickformatstops: TIME_TICKS } : {}),
+    ...(given?.tickprefix === "$" ? { exponentformat: "none", separatethousands: true } : {}), // $0.0007, never $700µ
     ...given,
     title: { ...(typeof given?.title === "string" ? { text: given.title } : given?.title), font: { color: token("muted"), size: 11 }, standoff: 8 },
   });
@@ -78,7 +91,7 @@
       font: { family: "Inter, system-ui, sans-serif", size: 12, color: token("text") },
       legend: { orientation: "h", traceorder: "normal", x: 0, y: narrow ? -0.24 : -0.16, yanchor: "top", font: { color: token("muted"), size: 12 }, itemclick: "toggle", itemdoubleclick: "toggleothers", ...given.legend },
       hoverlabel: { bgcolor: token("raised"), bordercolor: token("border-strong"), font: { color: token("text"), size: 12, family: "Inter, system-ui, sans-serif" }, namelength: -1 },
-      xaxis: axis({ showgrid: false, ...given.xaxis }),
+      xaxis: axis({ showgrid: false, ...(given.xaxis?.type === "date" ? { hoverformat: timeHover(payload.figure.data) } : {}), ...given.xaxis }),
       yaxis: axis({ rangemode: "tozero", ...given.yaxis }),
       ...Object.fromEntries(Object.entries(axes).filter(([key]) => !["xaxis", "yaxis"].includes(key))),
     };
@@ -92,7 +105,9 @@
     const library = await load();
     const height = Number(section.dataset.height) || 280;
     const place = part(section, "plot");
-    await library.react(place, payload.figure.data.map(themed), layoutOf(payload, height), {
+    const isMoney = payload.figure.layout?.yaxis?.tickprefix === "$";
+    const traces = payload.figure.data.map((trace) => themed(trace, isMoney));
+    await library.react(place, traces, layoutOf(payload, height), {
       displayModeBar: false,
     });
     place.setAttribute("role", "img");
