@@ -193,4 +193,35 @@
   });
   hideSecrets(document);
   fillDates();
+
+  // A part of a form that is drawn anew keeps what was typed while its request was under way.
+  const typedIn = (root) =>
+    new Map(
+      [...root.querySelectorAll("input[name]:not([type=radio], [type=checkbox], [type=hidden]), textarea[name]")].map(
+        (input) => [input.name, input.value],
+      ),
+    );
+  const underWay = new WeakMap();
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const target = event.detail.target;
+    const form = target?.closest?.("form[data-guard]");
+    if (form) underWay.set(event.detail.xhr, { form, values: typedIn(target) });
+  });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const sent = underWay.get(event.detail.xhr);
+    if (!sent) return;
+    const now = [...typedIn(event.detail.target)];
+    sent.values = new Map(now.filter(([name, value]) => sent.values.get(name) !== value));
+  });
+  document.addEventListener("htmx:afterSettle", (event) => {
+    const sent = underWay.get(event.detail.xhr);
+    if (!sent) return;
+    underWay.delete(event.detail.xhr);
+    for (const [name, value] of sent.values) {
+      const input = sent.form.elements[name];
+      if (!input || input.value === value) continue;
+      input.value = value;
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+    }
+  });
 })();

@@ -1,12 +1,13 @@
 """The way from a provider to a fallback chain, in a browser, by the simulator."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.utils import timezone
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from gateway_admin.catalog.models import Credential, Deployment, FallbackChain, Model
 from gateway_admin.catalog.prices import price_book_load
@@ -90,6 +91,22 @@ def test_own_prices_start_from_the_book(signed_in: Any, people: People) -> None:
     price = current_price(Deployment.objects.get())
     assert price is not None
     assert price.units["input_token"] == "0.000001999"
+
+
+def test_what_is_typed_while_the_form_is_drawn_anew_stays(signed_in: Any, people: People) -> None:
+    price_book_load()
+    build.credential()
+    page: Page = signed_in(people.admin)
+    page.goto("/deployments/new/")
+    waiting: list[Route] = []
+    page.route(re.compile("part=fields"), lambda route: waiting.append(route))
+    page.get_by_label("Credential").select_option(label="openai-main")
+    upstream = page.get_by_label("Provider's model")
+    upstream.fill("gpt-4o")
+    page.wait_for_timeout(300)
+    waiting[0].continue_()
+    expect(page.locator(".gw-book-price")).to_contain_text("$2.50 / 1M")
+    expect(upstream).to_have_value("gpt-4o")
 
 
 def test_steps_move_by_keyboard(signed_in: Any, people: People) -> None:
