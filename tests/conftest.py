@@ -29,16 +29,39 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         servers.stop()
 
 
+def _commits(item: pytest.Item) -> bool:
+    """Whether all tables are empty after this test."""
+    marker = item.get_closest_marker("django_db")
+    names = getattr(item, "fixturenames", [])
+    transactional = marker is not None and bool(marker.kwargs.get("transaction"))
+    return transactional or bool({"transactional_db", "live_server"} & set(names))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that commits empties all tables; give the next one the migrations' rows back."""
+    """A test that commits empties all tables; give such tests the migrations' rows back."""
     for item in items:
-        marker = item.get_closest_marker("django_db")
-        names = getattr(item, "fixturenames", [])
-        commits = {"transactional_db", "live_server"} & set(names)
-        if commits or (marker and marker.kwargs.get("transaction")):
+        if _commits(item):
             restore = pytest.mark.django_db(transaction=True, serialized_rollback=True)
             item.add_marker(restore, append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Give them back to the next test too: files of both kinds alternate in one worker."""
+    yield
+    if _commits(item):
+        _restore_migration_rows(item.config)
+
+
+def _restore_migration_rows(config: pytest.Config) -> None:
+    from django.db import connection
+    from pytest_django.plugin import blocking_manager_key
+
+    rows = getattr(connection, "_test_serialized_contents", None)
+    if rows:
+        with config.stash[blocking_manager_key].unblock():
+            connection.creation.deserialize_db_from_string(rows)
 
 
 @pytest.fixture(autouse=True)

@@ -114,7 +114,7 @@ class Installation:
         """The one line with which `up` refuses to start."""
         up = self.up(**settings)
         assert up.wait_end() == 1, up.output
-        said = [line for line in up.lines if not re.match(r"\w+ +\| ", line)]
+        said = [line for line in up.lines if not re.match(r"[\w ]+\| ", line)]
         assert len(said) == 1, up.output
         return said[0]
 
