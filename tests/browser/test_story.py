@@ -186,7 +186,7 @@ def _see_it(page: Page) -> None:
     page.locator("main tbody tr", has_text="gpt-4o-mini").first.click()
     expect(page.get_by_role("heading", name="Attempts")).to_be_visible()
     _shot(page, "10-request")
-    page.goto("/cost/?by=model")
+    page.goto("/cost/?group=model")
     expect(page.locator(".js-plotly-plot .bars").first).to_be_visible()
     expect(page.locator("main table").last).to_contain_text("claude-sonnet-4-5")
     _shot(page, "11-cost")
