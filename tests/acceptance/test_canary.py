@@ -9,7 +9,7 @@ import pytest
 
 from gateway_admin.lib.embedded_state import EmbeddedState
 from gateway_admin.supervisor.embedded import EmbeddedPostgres
-from tests.acceptance.stack import TOKEN, Stack
+from tests.acceptance.stack import ADMIN, PASSWORD, TOKEN, Stack
 
 pytestmark = pytest.mark.fleet
 
@@ -79,6 +79,22 @@ def _answers(stack: Stack) -> dict[str, str]:
     return found | {"model info": models.text}
 
 
+def _exports(stack: Stack) -> dict[str, str]:
+    """What a signed-in administrator can download or read."""
+    with httpx.Client(base_url=stack.installation.web, timeout=30) as client:
+        client.get("/account/login/")
+        form = {"login": ADMIN, "password": PASSWORD}
+        form["csrfmiddlewaretoken"] = client.cookies["csrftoken"]
+        assert client.post("/account/login/", data=form).status_code == 302
+        names = ("requests", "cost", "latency", "keys", "audit")
+        paths = [f"/{name}/export.csv" for name in names]
+        paths += ["/credentials/", "/deployments/", "/publish/", "/replicas/"]
+        answers = {path: client.get(path) for path in paths}
+    assert {answer.status_code for answer in answers.values()} == {200}
+    assert "openai-chat" in answers["/requests/export.csv"].text
+    return {path: answer.text for path, answer in answers.items()}
+
+
 def test_no_secret_appears_anywhere(stack: Stack) -> None:
     _use_everything(stack)
     stack.wait_for(
@@ -92,6 +108,7 @@ def test_no_secret_appears_anywhere(stack: Stack) -> None:
         "process list": "\n".join(stack.installation.processes().values()),
         **_files(stack),
         **_answers(stack),
+        **_exports(stack),
     }
     assert any("last_good" in name or "revision" in name for name in places), list(places)
     assert len(stack.secrets) >= 8
