@@ -1,8 +1,7 @@
 """Documents exchanged between the control plane and the replicas, and their digest.
 
-The only module that both planes share. Standard library only, so that neither plane
-pulls in the other's dependencies. All documents are plain JSON: the types below state
-their shapes, `check_document` and `check_event` refuse what does not have them.
+All documents are plain JSON: the types below state their shapes, `check_document` and
+`check_event` refuse what does not have them.
 
 Amounts of money and unit prices travel as decimal strings (never floats), times as
 RFC 3339 strings in UTC ("2026-11-20T21:40:25.123456+00:00"), durations in the unit that
@@ -11,10 +10,7 @@ their name ends with. Unit prices are US dollars per one unit (per token, not pe
 
 import hashlib
 import json
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, NotRequired, TypedDict
-from uuid import UUID
 
 SCHEMA_VERSION = 1
 
@@ -41,8 +37,13 @@ PRICE_UNITS: tuple[str, ...] = (
     "request",
 )
 
-EventStatus = Literal["ok", "error", "refused", "aborted"]
-EVENT_STATUSES: tuple[EventStatus, ...] = ("ok", "error", "refused", "aborted")
+# abandoned: the worker died with the request; what is known is what it had reserved.
+EventStatus = Literal["ok", "error", "refused", "aborted", "abandoned"]
+EVENT_STATUSES: tuple[EventStatus, ...] = ("ok", "error", "refused", "aborted", "abandoned")
+
+# Who a budget, a limit or a block speaks of. "credential" takes budgets only.
+Scope = Literal["environment", "team", "user", "key", "customer", "credential"]
+BreakerState = Literal["closed", "open", "half_open"]
 
 # The classes of failure that pages, metrics and the API speak of.
 ERROR_CLASSES: tuple[str, ...] = (
@@ -53,7 +54,9 @@ ERROR_CLASSES: tuple[str, ...] = (
     "context_window",
     "content_policy",
     "rate_limit",
-    "quota",  # provider account or budget exhausted
+    "quota",  # the provider's account is exhausted
+    "budget",  # one of our budgets is exhausted
+    "circuit_open",  # every deployment that could serve is kept out by its breaker
     "overloaded",  # 529, 503 of the provider
     "timeout",
     "connection",
@@ -64,10 +67,6 @@ ERROR_CLASSES: tuple[str, ...] = (
 )
 
 
-class ContractError(ValueError):
-    """A document does not have the shape that this schema version promises."""
-
-
 class PriceDocument(TypedDict):
     """Unit prices of one deployment. `version` names the immutable price row."""
 
@@ -76,14 +75,43 @@ class PriceDocument(TypedDict):
     units: dict[str, str]  # unit of PRICE_UNITS -> decimal string
 
 
+class BreakerDocument(TypedDict):
+    """When a deployment is kept out, and how it comes back."""
+
+    enabled: bool
+    consecutive_failures: int  # open after so many in a row
+    failure_percent: int  # or when so many percent of at least
+    minimum_calls: int  # so many calls
+    window_s: int  # within so many seconds failed
+    open_s: int  # then half-open after so many seconds
+    half_open_permits: int  # calls let through at once by the whole fleet while half-open
+    close_after_successes: int
+    slow_call_s: float | None  # a call slower than this counts as failed; None: never
+    all_open: Literal["refuse", "try"]  # when every deployment of a request is kept out
+
+
+class CacheDocument(TypedDict):
+    """The response cache of an environment. Keys opt in by their own `cache` mode."""
+
+    enabled: bool
+    ttl_s: int
+    max_entry_bytes: int
+
+
 class EnvironmentDocument(TypedDict):
     slug: str
     name: str
     default_model: str | None  # a model's or an alias' name
     fallback_enabled: bool
-    timeout_s: float  # whole attempt, non-streaming
+    timeout_s: float  # one attempt, non-streaming
     stream_timeout_s: float  # until the first byte of a stream
-    num_retries: int  # per deployment group, beside the chain
+    total_timeout_s: float  # all attempts together, until the first byte of a stream
+    num_retries: int  # on the same model, beside the chain
+    retry_backoff_s: float  # before the first retry; doubles, with jitter
+    default_output_tokens: int | None  # cap given to requests that state none
+    on_counter_outage: Literal["share", "refuse"]  # when limits cannot be counted together
+    breaker: BreakerDocument
+    cache: CacheDocument
 
 
 class ModelDocument(TypedDict):
@@ -91,6 +119,7 @@ class ModelDocument(TypedDict):
     mode: str  # chat, completion, embedding, responses, image, audio_speech, ...
     context_window: int | None  # tokens
     max_output_tokens: int | None
+    cache: bool  # answers may be kept where a key asks for it
 
 
 class CredentialDocument(TypedDict):
@@ -152,6 +181,61 @@ class RevisionEnvelope(TypedDict):
     secrets: dict[str, str]  # secret_id -> base64(nonce + ciphertext + tag)
 
 
+class BudgetDocument(TypedDict):
+    """How much may be spent in each period. Counters are kept per budget, subject and period."""
+
+    id: str
+    name: str  # what refusals call it
+    model: str | None  # a public model name: only what this model costs; None: everything
+    limit_nano: int  # nano-dollars (1e-9 USD) in one period; the refusal is at this amount
+    period: Literal["day", "week", "month", "quarter", "year", "rolling", "lifetime"]
+    rolling_hours: int | None  # for "rolling"
+    soft_percent: list[int]  # thresholds that alert and do not refuse
+    override_nano: int | None  # limit until `override_until`, in the limit's place
+    override_until: str | None
+
+
+class LimitDocument(TypedDict):
+    """How fast. None: not limited in this respect."""
+
+    id: str
+    model: str | None  # a public model name; None: everything together
+    rpm: int | None  # requests in any 60 s
+    tpm: int | None  # tokens in any 60 s
+    parallel: int | None  # requests at once
+
+
+class SubjectPolicy(TypedDict):
+    """Rules for one subject of one scope, or for each subject without its own ("*").
+
+    A subject's own budgets replace the default budgets of its scope, its own limits the
+    default limits; each replaces only rules of the same kind and the same `model`.
+    """
+
+    scope: Scope
+    subject: str  # id of the row (customer: the `user` field itself), or "*"
+    name: str  # what refusals call it
+    blocked: str | None  # reason, shown to the caller; None: not blocked
+    budgets: list[BudgetDocument]
+    limits: list[LimitDocument]
+
+
+class CalendarDocument(TypedDict):
+    """How the organisation cuts its periods."""
+
+    time_zone: str  # IANA name
+    week_start: int  # ISO: 1 Monday to 7 Sunday
+    fiscal_year_month: int  # 1 to 12: first month of a year, and so of the quarters
+
+
+class BreakerOrder(TypedDict):
+    """What a person told the breaker of one deployment to do; each order is followed once."""
+
+    id: int  # rising
+    deployment: str
+    action: Literal["open", "close", "reset"]  # "open" holds until another order
+
+
 class KeyPolicy(TypedDict):
     """All that a replica knows of one virtual key. `digest` is not reversible."""
 
@@ -168,6 +252,10 @@ class KeyPolicy(TypedDict):
     user: str | None  # e-mail of the owner
     models: list[str] | None  # public names and aliases; None: every model
     tags: dict[str, str]
+    cache: Literal["off", "deterministic", "all"]  # which of its answers may be kept
+    cache_ttl_s: int | None  # None: the environment's
+    cache_version: int  # higher after a purge: older entries are never found again
+    max_output_tokens: int | None  # cap for requests that state none; wins over the environment's
 
 
 class PolicyFeed(TypedDict):
@@ -176,6 +264,10 @@ class PolicyFeed(TypedDict):
     pepper: str  # base64(nonce + ciphertext + tag) under the fleet key
     keys: list[KeyPolicy]
     removed: list[str]  # public ids revoked or deleted
+    subjects: list[SubjectPolicy]
+    removed_subjects: list[list[str]]  # [scope, subject] without any rule left
+    calendar: CalendarDocument
+    breaker_orders: list[BreakerOrder]  # the newest of each deployment; always all of them
 
 
 class SyncReport(TypedDict):
@@ -199,6 +291,18 @@ class SyncReport(TypedDict):
     dropped_events: int
     healthy: bool
     reasons: list[str]
+    counters: NotRequired[Literal["shared", "local", "unbuilt"]]  # how limits are counted now
+    breaker_transitions: NotRequired[list["BreakerTransition"]]  # this worker's, since the last
+
+
+class BreakerTransition(TypedDict):
+    """A breaker changed its state. Reported by the worker that caused it; at least once."""
+
+    deployment: str
+    generation: int  # of the new state; with the deployment it names the transition
+    state: BreakerState
+    at: str
+    reason: str  # "5 failures in a row: timeout", "permits answered", "by hand"
 
 
 class SyncOrder(TypedDict):
@@ -221,6 +325,26 @@ class AttemptDocument(TypedDict):
     status: int | None  # HTTP status of the provider
     error_class: str | None
     error: str | None  # the provider's words, shortened, without secrets
+
+
+class ChargedCounter(TypedDict):
+    """A budget's counter that a request was reserved on (see counters.py)."""
+
+    counter: str  # "<budget id>:<subject>:<period id>"
+    bucket: int | None  # of a rolling period
+
+
+class AdmissionDocument(TypedDict):
+    """How a request was admitted, so that ingest can keep the shared counters right.
+
+    shared    reserved in the shared counters of `epoch`; settlement there is by the hold
+    local     counted by the worker alone; the shared counters learn of it at ingest
+    none      nothing to count: no rule applied
+    """
+
+    mode: Literal["shared", "local", "none"]
+    epoch: str  # "" unless shared
+    charged: list[ChargedCounter]
 
 
 class UsageEventDocument(TypedDict):
@@ -260,6 +384,8 @@ class UsageEventDocument(TypedDict):
     overhead_ms: float | None  # latency minus the time spent in the provider's attempts
     attempts: list[AttemptDocument]
     lane: NotRequired[str]  # litellm or direct
+    admission: NotRequired[AdmissionDocument]
+    saved_cost: NotRequired[str | None]  # what a cached answer would have cost, in USD
 
 
 class UsageBatch(TypedDict):
@@ -299,101 +425,3 @@ def secret_context(environment: str, secret_id: str) -> bytes:
 def bell_channel(environment: str) -> str:
     """Redis channel on which "a newer version exists" is announced."""
     return f"gateway:bell:{environment}"
-
-
-def check_document(document: Any) -> RevisionDocument:
-    """Return the document if its references hold, else raise ContractError naming the fault."""
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA_VERSION:
-        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise ContractError(f"schema {found!r} is not {SCHEMA_VERSION}: upgrade the replica first")
-    for part in ("environment", "models", "aliases", "credentials", "deployments", "chains"):
-        if part not in document:
-            raise ContractError(f"document has no {part!r}")
-    models = {model["name"] for model in document["models"]}
-    credentials = {credential["id"] for credential in document["credentials"]}
-    for deployment in document["deployments"]:
-        _check_deployment(deployment, models, credentials)
-    for alias, target in document["aliases"].items():
-        if target not in models:
-            raise ContractError(f"alias {alias!r} points to the unknown model {target!r}")
-    for chain in document["chains"]:
-        for name in (chain["model"], *chain["targets"]):
-            if name not in models:
-                raise ContractError(f"fallback chain names the unknown model {name!r}")
-    return document  # type: ignore[return-value]
-
-
-def _check_deployment(deployment: Any, models: set[str], credentials: set[str]) -> None:
-    name = deployment.get("name") or deployment.get("id")
-    if deployment["model"] not in models:
-        raise ContractError(f"deployment {name!r} serves the unknown model {deployment['model']!r}")
-    if deployment["credential"] is not None and deployment["credential"] not in credentials:
-        raise ContractError(f"deployment {name!r} names an unknown credential")
-    price = deployment["price"]
-    for unit, amount in (price["units"] if price else {}).items():
-        if unit not in PRICE_UNITS:
-            raise ContractError(f"deployment {name!r} has a price per unknown unit {unit!r}")
-        _decimal(amount, f"price per {unit} of deployment {name!r}")
-
-
-_EVENT_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
-
-
-def check_event(event: Any) -> UsageEventDocument:
-    """Return the event if it can be stored, else raise ContractError with the reason."""
-    if not isinstance(event, dict):
-        raise ContractError("event is not an object")
-    missing = [
-        name
-        for name in UsageEventDocument.__required_keys__
-        if name not in event  # NotRequired fields may be absent
-    ]
-    if missing:
-        raise ContractError(f"event lacks {', '.join(sorted(missing))}")
-    _uuid(event["event_id"], "event_id")
-    _aware_time(event["started_at"], "started_at")
-    if event["status"] not in EVENT_STATUSES:
-        raise ContractError(f"unknown status {event['status']!r}")
-    for name in _EVENT_COUNTS:
-        value = event[name]
-        if type(value) is not int or not 0 <= value < 2**31:
-            raise ContractError(f"{name} is not a count")
-    if event["cost"] is not None and _decimal(event["cost"], "cost") < 0:
-        raise ContractError("cost is negative")
-    latency = event["latency_ms"]
-    if type(latency) not in (int, float) or not 0 <= latency < 86_400_000:
-        raise ContractError("latency_ms is not a duration below one day")
-    return event  # type: ignore[return-value]
-
-
-def _decimal(text: Any, what: str) -> Decimal:
-    try:
-        amount = Decimal(text) if isinstance(text, str) else None
-    except InvalidOperation:
-        amount = None
-    if amount is None or not amount.is_finite():
-        raise ContractError(f"{what} is not a decimal string")
-    return amount
-
-
-def _uuid(text: Any, what: str) -> None:
-    try:
-        UUID(text)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ContractError(f"{what} is not a UUID") from error
-
-
-def _aware_time(text: Any, what: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except (ValueError, TypeError) as error:
-        raise ContractError(f"{what} is not an RFC 3339 time") from error
-    if moment.tzinfo is None:
-        raise ContractError(f"{what} has no time zone")
-    return moment
