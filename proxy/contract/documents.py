@@ -340,11 +340,35 @@ class AdmissionDocument(TypedDict):
     shared    reserved in the shared counters of `epoch`; settlement there is by the hold
     local     counted by the worker alone; the shared counters learn of it at ingest
     none      nothing to count: no rule applied
+
+    `charged` names the counters that the event's cost belongs to, and no others: budgets
+    without a model or of the event's `model`, the credential of its `deployment`. What was
+    reserved for targets that did not serve is released without a charge.
     """
 
     mode: Literal["shared", "local", "none"]
     epoch: str  # "" unless shared
     charged: list[ChargedCounter]
+
+
+class HoldDocument(TypedDict):
+    """What a running request reserved: the JSON behind `hold_key`, later in `abandoned_key`.
+
+    `event` has the fields of UsageEventDocument that are known when a request is admitted, at
+    least: started_at, key_id, public_id, user_id, team_id, customer, tags, route,
+    requested_model, model, deployment, streaming, revision; those left out take their
+    natural empty value. `started_at` is the very text that the request's event will carry,
+    and lies in the periods that `budgets` names.
+    """
+
+    id: str  # event_id of the request
+    epoch: str
+    expires_ms: int  # server time; when it may be counted as abandoned
+    budgets: list[tuple[str, int, int | None]]  # counter, reserved nano-dollars, rolling bucket
+    limits: list[tuple[str, int, int]]  # limit key, bucket, reserved tokens
+    parallel: list[str]  # keys of the sets that it is a member of
+    abandon_nano: int  # what it is booked at when nothing better is known: its input
+    event: dict[str, Any]
 
 
 class UsageEventDocument(TypedDict):
