@@ -52,10 +52,18 @@ class Organisation(models.Model):
     id = models.SmallIntegerField(primary_key=True, default=1)
     name = models.CharField(max_length=100, default="My organisation")
     time_zone = models.CharField(max_length=64, default="UTC")
+    week_start = models.PositiveSmallIntegerField(default=1)  # ISO: 1 Monday to 7 Sunday
+    fiscal_year_month = models.PositiveSmallIntegerField(default=1)  # first month of a year
     demo_since = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="one_organisation")]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(id=1), name="one_organisation"),
+            models.CheckConstraint(
+                condition=models.Q(week_start__range=(1, 7), fiscal_year_month__range=(1, 12)),
+                name="organisation_calendar",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
