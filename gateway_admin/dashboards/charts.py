@@ -23,8 +23,20 @@ from gateway_admin.usage.rollups import rollup_time_zone
 
 HOURLY = "hourly rollups"
 DAILY = "daily rollups"
-STATUS_HUES = {"ok": "1", "error": "bad", "refused": "warn", "aborted": "other"}
-STATUS_WORDS = {"ok": "Answered", "error": "Failed", "refused": "Refused", "aborted": "Aborted"}
+STATUS_HUES = {
+    "ok": "1",
+    "error": "bad",
+    "refused": "warn",
+    "aborted": "other",
+    "abandoned": "4",
+}
+STATUS_WORDS = {
+    "ok": "Answered",
+    "error": "Failed",
+    "refused": "Refused",
+    "aborted": "Aborted",
+    "abandoned": "Abandoned",
+}
 
 
 def local(points: list[Any], zone: ZoneInfo) -> list[str]:

@@ -55,7 +55,7 @@ CSV_COLUMNS = tuple(
     requested_model model deployment provider why status http_status error_class error
     input_tokens output_tokens cache_read_tokens cache_write_tokens reasoning_tokens cost_usd
     estimated streaming latency_ms ttft_ms overhead_ms attempts revision
-    price_version""".split()  # noqa: SIM905 (a list would take 32 lines)
+    price_version saved_cost_usd admission""".split()  # noqa: SIM905 (a list would take 34 lines)
 )
 
 
@@ -102,6 +102,8 @@ def _csv_row(event: UsageEvent, names: dict[str, Labels], environment: str) -> l
         len(event.attempts),
         event.revision,
         event.price_version,
+        "" if event.saved_cost is None else f"{event.saved_cost:f}",
+        event.admission,
     ]
 
 

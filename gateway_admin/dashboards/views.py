@@ -18,7 +18,12 @@ from gateway_admin.catalog.models import Environment
 from gateway_admin.dashboards import cost, latency, overview
 from gateway_admin.dashboards import requests as log
 from gateway_admin.dashboards.forms import CostForm, LatencyForm, RequestsForm
-from gateway_admin.dashboards.words import ERROR_WORDS, WHY_WORDS
+from gateway_admin.dashboards.words import (
+    ABANDONED_WORDS,
+    ADMISSION_WORDS,
+    ERROR_WORDS,
+    WHY_WORDS,
+)
 from gateway_admin.frame import formats
 from gateway_admin.frame.snippets import client_snippets
 from gateway_admin.keys.queries import example_model
@@ -250,7 +255,10 @@ def request_detail(request: HttpRequest, event_id: UUID) -> HttpResponse:
         "parts": parts,
         "explained": event.cost is not None and explained == event.cost,
         "why": WHY_WORDS.get(event.why, ""),
-        "trouble": ERROR_WORDS.get(event.error_class),
+        "trouble": ABANDONED_WORDS
+        if event.status == "abandoned"
+        else ERROR_WORDS.get(event.error_class),
+        "counted": ADMISSION_WORDS.get(event.admission, ""),
         **_detail_hints(event),
     }
     return render(request, "dashboards/request_detail.html", context)
@@ -260,8 +268,9 @@ def _detail_hints(event: UsageEvent) -> dict[str, str]:
     """Small print beneath the figures of one request."""
     overhead = event.overhead_ms
     return {
-        "cost_hint": "no price was known" if event.cost is None else "US dollars",
+        "cost_hint": _cost_hint(event),
         "cost_exact": "unpriced" if event.cost is None else log.exact_money(event.cost),
+        "saved_exact": "" if event.saved_cost is None else log.exact_money(event.saved_cost),
         "overhead_hint": ""
         if overhead is None
         else f"{formats.duration(overhead)} of it in the gateway",
@@ -271,6 +280,12 @@ def _detail_hints(event: UsageEvent) -> dict[str, str]:
         "tokens_hint": "estimated by the gateway" if event.estimated else "as reported",
         "error_words": event.error_class.replace("_", " "),
     }
+
+
+def _cost_hint(event: UsageEvent) -> str:
+    if event.saved_cost is not None:
+        return f"{log.exact_money(event.saved_cost)} saved by the cache"
+    return "no price was known" if event.cost is None else "US dollars"
 
 
 def _chart_query(request: HttpRequest) -> str:

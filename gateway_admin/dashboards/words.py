@@ -25,6 +25,10 @@ ERROR_WORDS = {
                    "Spread the calls, raise the limit, or add a deployment."),
     "quota": ("A budget or the provider account's quota is used up.",
               "Raise it, or wait until it starts anew."),
+    "budget": ("A budget had not enough left for what the request might cost.",
+               "Wait until its period ends, raise it, or give it a temporary override."),
+    "circuit_open": ("The breakers keep every deployment out that could have served.",
+                     "They try again by themselves; see the deployments' pages."),
     "overloaded": ("The provider was overloaded.",
                    "It passes by itself; a fallback chain hides it from callers."),
     "timeout": ("The provider did not answer in time.",
@@ -38,6 +42,17 @@ ERROR_WORDS = {
                      "What was produced until then is charged."),
     "internal": ("The gateway itself failed.", "See the replica's log at this time."),
 }  # fmt: skip
+ABANDONED_WORDS = (
+    "The gateway's process ended before this request did.",
+    "What was produced is not known. It is booked at what its input costs at least, and what it "
+    "had reserved beyond that is free again.",
+)
+ADMISSION_WORDS = {
+    "shared": "in the shared counters, before the call",
+    "local": "by its worker alone, because the shared counters were out of reach; "
+    "they have learned of it since",
+    "none": "by no budget",
+}
 UNIT_WORDS = {
     "input_token": "Input tokens",
     "cache_read_token": "Input tokens read from cache",

@@ -41,7 +41,7 @@ def _of_span(span: Span, start: datetime, end: datetime) -> list[Difference]:
     of_table = f"{span.name} >= {span.literal(start)} AND {span.name} < {span.literal(end)}"
     cost = ", ".join(("level", span.name, "series_id", *rollups.COUNTERS))
     latency = f"level, {span.name}, series_id, measure, first_bucket, counts"
-    return [
+    found = [
         _compare(f"usage_cost_{span.name}", cost, rollups.cost_of_events(span, source), of_table),
         _compare(
             f"usage_latency_{span.name}",
@@ -50,6 +50,11 @@ def _of_span(span: Span, start: datetime, end: datetime) -> list[Difference]:
             of_table,
         ),
     ]
+    if span.name == "day":
+        customers = "environment_id, customer, day, model, requests, cost, cost_nano"
+        expected = rollups.customers_of_events(span, source)
+        found.append(_compare("usage_customer_day", customers, expected, of_table))
+    return found
 
 
 def _compare(table: str, columns: str, expected: str, of_table: str) -> Difference:

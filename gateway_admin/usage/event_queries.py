@@ -11,7 +11,14 @@ from gateway_admin.usage.models import UsageEvent
 from gateway_admin.usage.queries import Filters, Period, Scope, spend, total
 
 FALLBACK_REASONS = ("fallback", "context_window", "content_policy")
-HEAVY_FIELDS = ("attempts", "tags", "unit_prices", "other_units", "error")  # not for lists
+HEAVY_FIELDS = (  # not for lists
+    "attempts",
+    "tags",
+    "unit_prices",
+    "other_units",
+    "error",
+    "charged",
+)
 
 
 @dataclass(frozen=True)

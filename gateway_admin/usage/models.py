@@ -59,6 +59,11 @@ class UsageEvent(models.Model):
     overhead_ms = models.FloatField(null=True)
     lane = models.TextField()
     attempts = models.JSONField()
+    saved_cost = models.DecimalField(null=True, max_digits=40, decimal_places=30)
+    # How the budgets' counters learned of it: shared, local, none; "": not told.
+    admission = models.TextField(default="")
+    counter_epoch = models.TextField(default="")  # of the counters it was settled in
+    charged = models.JSONField(default=dict)  # counter -> bucket of a rolling period, or null
 
     class Meta:
         db_table = "usage_event"
@@ -115,6 +120,9 @@ class CostRow(models.Model):
     cache_write_tokens = models.BigIntegerField()
     reasoning_tokens = models.BigIntegerField()
     cost = models.DecimalField(max_digits=60, decimal_places=30)
+    cost_nano = models.BigIntegerField()  # each cost rounded up to 1e-9 USD, as counters count
+    saved_cost = models.DecimalField(max_digits=60, decimal_places=30)
+    cache_hits = models.BigIntegerField()
     unpriced = models.BigIntegerField()
     estimated = models.BigIntegerField()
     fallbacks = models.BigIntegerField()
@@ -198,6 +206,61 @@ class LatencyDay(LatencyRow):
 
     def __str__(self) -> str:
         return f"series {self.series_id} on {self.day}"
+
+
+class CustomerDay(models.Model):
+    """What one customer was served on a day of the organisation's time zone, per model."""
+
+    pk = models.CompositePrimaryKey("environment_id", "customer", "day", "model")
+    environment_id = models.UUIDField()
+    customer = models.TextField()
+    day = models.DateField()
+    model = models.TextField()
+    requests = models.BigIntegerField()
+    cost = models.DecimalField(max_digits=60, decimal_places=30)
+    cost_nano = models.BigIntegerField()
+
+    class Meta:
+        db_table = "usage_customer_day"
+
+    def __str__(self) -> str:
+        return f"{self.customer} on {self.day}"
+
+
+class CounterState(models.Model):
+    """The shared counters of one environment, as this side last saw them."""
+
+    environment_id = models.UUIDField(primary_key=True)
+    epoch = models.TextField(default="")
+    server_run_id = models.TextField(default="")  # Redis names a start of its process
+    built_at = models.DateTimeField(null=True)
+    checked_at = models.DateTimeField(null=True)  # last rebuild or repair
+    counters = models.IntegerField(default=0)
+    drift_nano = models.BigIntegerField(default=0)  # sum of what the last check had to mend
+    drift_at = models.DateTimeField(null=True)  # last check that had to mend anything
+    abandoned = models.IntegerField(default=0)  # holds that wait to be accounted for
+
+    class Meta:
+        db_table = "usage_counter_state"
+
+    def __str__(self) -> str:
+        return f"counters {self.epoch or 'unbuilt'}"
+
+
+class CounterUpdate(models.Model):
+    """What a committed batch adds to counters; deleted once Redis has it, so none is lost."""
+
+    id = models.BigAutoField(primary_key=True)
+    environment_id = models.UUIDField()
+    created_at = models.DateTimeField()
+    deltas = models.TextField()  # JSON: [[counter, bucket or null, epoch or "", nano-dollars]]
+
+    class Meta:
+        db_table = "usage_counter_update"
+        indexes = [models.Index(fields=["environment_id", "id"], name="counter_update")]
+
+    def __str__(self) -> str:
+        return f"counter update {self.pk}"
 
 
 class RollupState(models.Model):

@@ -90,6 +90,7 @@ class Totals:
     errors: int = 0
     refused: int = 0
     aborted: int = 0
+    abandoned: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
@@ -100,6 +101,8 @@ class Totals:
     estimated: int = 0
     fallbacks: int = 0
     streams: int = 0
+    cache_hits: int = 0
+    saved_cost: Decimal = Decimal(0)
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(*(getattr(self, name) + getattr(other, name) for name in _TOTALS))
@@ -110,9 +113,12 @@ class Totals:
 
     @property
     def error_rate(self) -> float | None:
-        """Share of requests that failed; requests refused at the gateway do not count."""
+        """Share of requests that failed; requests refused at the gateway do not count.
+
+        An abandoned request failed as well: its caller got no end of an answer.
+        """
         tried = self.requests - self.refused
-        return self.errors / tried if tried > 0 else None
+        return (self.errors + self.abandoned) / tried if tried > 0 else None
 
     @property
     def spend(self) -> Decimal | None:
@@ -121,6 +127,7 @@ class Totals:
 
 
 _TOTALS = tuple(field.name for field in fields(Totals))
+_MONEY = {"cost", "saved_cost"}
 _BRIEF = {"requests", "input_tokens", "output_tokens", "cost"}
 
 
@@ -172,7 +179,7 @@ def spend(
 
 def _sums(brief: bool) -> str:
     """SQL: the fields of `Totals` in order."""
-    by_status = {"errors": "error", "refused": "refused", "aborted": "aborted"}
+    by_status = {"errors": "error"} | {name: name for name in ("refused", "aborted", "abandoned")}
 
     def term(name: str) -> str:
         if brief and name not in _BRIEF:
@@ -180,7 +187,7 @@ def _sums(brief: bool) -> str:
         if status := by_status.get(name):
             chosen = f"sum(c.requests) FILTER (WHERE s.status = '{status}')"
             return f"coalesce({chosen}, 0)::bigint"
-        return "sum(c.cost)" if name == "cost" else f"sum(c.{name})::bigint"
+        return f"sum(c.{name})" if name in _MONEY else f"sum(c.{name})::bigint"
 
     return ", ".join(term(name) for name in _TOTALS)
 

@@ -33,6 +33,9 @@ COUNTERS = (
     "cache_write_tokens",
     "reasoning_tokens",
     "cost",
+    "cost_nano",
+    "saved_cost",
+    "cache_hits",
     "unpriced",
     "estimated",
     "fallbacks",
@@ -49,6 +52,9 @@ _COST_OF_EVENTS = f"""
     sum(e.cache_write_tokens) AS cache_write_tokens,
     sum(e.reasoning_tokens) AS reasoning_tokens,
     coalesce(sum(e.cost), 0) AS cost,
+    coalesce(sum(ceil(e.cost * 1e9)), 0) AS cost_nano,
+    coalesce(sum(e.saved_cost), 0) AS saved_cost,
+    count(*) FILTER (WHERE e.why = 'cache') AS cache_hits,
     count(*) FILTER (WHERE e.cost IS NULL AND (e.status = 'ok'
         OR e.status <> 'refused' AND e.input_tokens + e.output_tokens > 0)) AS unpriced,
     count(*) FILTER (WHERE e.estimated) AS estimated,
@@ -104,6 +110,7 @@ def add(cursor: CursorWrapper, *, source: str, time_zone: str) -> None:
     for span in (hour_span(), day_span(time_zone)):
         cursor.execute(_insert_cost(span, cost_of_events(span, source)))
         cursor.execute(_insert_latency(span, latency_of_events(span, source)))
+    cursor.execute(_insert_customers(day_span(time_zone), source))
 
 
 def cost_of_events(span: Span, source: str) -> str:
@@ -168,6 +175,28 @@ def _insert_cost(span: Span, rows: str) -> str:
         INSERT INTO usage_cost_{span.name} AS r (level, {span.name}, series_id, {columns})
         {rows}
         ON CONFLICT (level, {span.name}, series_id) DO UPDATE SET {added}
+    """
+
+
+def customers_of_events(span: Span, source: str) -> str:
+    """SQL: what each customer was served per day and model."""
+    return f"""
+        SELECT e.environment_id, e.customer, {span.of_event} AS day, e.model,
+               count(*) AS requests, coalesce(sum(e.cost), 0) AS cost,
+               coalesce(sum(ceil(e.cost * 1e9)), 0) AS cost_nano
+        FROM {source} e WHERE e.customer <> '' AND e.status <> 'refused'
+        GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    """
+
+
+def _insert_customers(span: Span, source: str) -> str:
+    return f"""
+        INSERT INTO usage_customer_day AS r
+            (environment_id, customer, day, model, requests, cost, cost_nano)
+        {customers_of_events(span, source)}
+        ON CONFLICT (environment_id, customer, day, model) DO UPDATE SET
+            requests = r.requests + excluded.requests, cost = r.cost + excluded.cost,
+            cost_nano = r.cost_nano + excluded.cost_nano
     """
 
 
@@ -266,6 +295,8 @@ def _rebuild_day(day: date, zone: ZoneInfo) -> None:
         lock(cursor, alone=True)
         for kind in ("cost", "latency"):
             cursor.execute(f"DELETE FROM usage_{kind}_day WHERE day = %s", [day])
+        cursor.execute("DELETE FROM usage_customer_day WHERE day = %s", [day])
+        cursor.execute(_insert_customers(span, source))
         cursor.execute(_insert_cost(span, cost_of_events(span, source)))
         cursor.execute(_insert_latency(span, latency_of_events(span, source)))
 
@@ -291,6 +322,10 @@ def follow_time_zone() -> str | None:
         cursor.execute(_insert_latency(span, _latency_of_hours(span, kept_from)))
         if extent:
             source = events_between(*extent)
+            # Customers have no hours: days that the ledger no longer has stay as they were cut.
+            whole = _first_whole_day(extent[0], ZoneInfo(wanted))
+            cursor.execute(f"DELETE FROM usage_customer_day WHERE day >= {span.literal(whole)}")
+            cursor.execute(_insert_customers(span, events_between(whole, extent[1])))
             cursor.execute(_insert_cost(span, cost_of_events(span, source)))
             cursor.execute(_insert_latency(span, latency_of_events(span, source)))
     return wanted

@@ -20,7 +20,8 @@ COLUMNS = tuple(
     customer tags route requested_model model deployment_id provider_id why status http_status
     error_class error input_tokens output_tokens cache_read_tokens cache_write_tokens
     reasoning_tokens other_units price_version unit_prices cost estimated streaming latency_ms
-    ttft_ms overhead_ms lane attempts""".split()  # noqa: SIM905 (37 lines would say less)
+    ttft_ms overhead_ms lane attempts saved_cost admission counter_epoch
+    charged""".split()  # noqa: SIM905 (41 lines would say less)
 )
 
 NAME_LENGTH = 200  # models, customers, routes: indexed, so far below a page
@@ -148,6 +149,8 @@ class RowWriter:
                     _duration(event["overhead_ms"], "overhead_ms"),
                     _name(event.get("lane") or ""),
                     _attempts(event["attempts"]),
+                    _cost(event.get("saved_cost")),
+                    _admission(event.get("admission")),
                 )
             )
             + "\n"
@@ -187,6 +190,16 @@ def _attempts(value: Any) -> str:
     if type(value) is list and len(value) > MAX_ATTEMPTS:
         raise ContractError(f"more than {MAX_ATTEMPTS} attempts")
     return _json(value, list)
+
+
+def _admission(value: Any) -> str:
+    """Mode, epoch and charged counters; `check_event` has seen to their shape."""
+    if value is None:
+        return "\t\t{}"
+    if not value["charged"]:
+        return f"{value['mode']}\t{_name(value['epoch'])}\t{{}}"
+    charged = {pair["counter"]: pair["bucket"] for pair in value["charged"]}
+    return f"{value['mode']}\t{_name(value['epoch'])}\t{_json(charged, dict)}"
 
 
 def _user(value: str | None) -> str:

@@ -74,13 +74,22 @@ class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
     """A request with its attempts. Amounts are exact decimals as strings, in US dollars."""
 
     cost = serializers.SerializerMethodField(help_text="US dollars; null: unpriced.")
+    saved_cost = serializers.SerializerMethodField(
+        help_text="US dollars that a cached answer would have cost; null: not from the cache."
+    )
+    admission = serializers.CharField(
+        help_text="How budgets counted it: shared, local (by one worker alone), none."
+    )
 
     class Meta:
         model = UsageEvent
-        exclude = ("series_id",)
+        exclude = ("series_id", "counter_epoch", "charged")
 
     def get_cost(self, event: UsageEvent) -> str | None:
         return None if event.cost is None else f"{event.cost:f}"
+
+    def get_saved_cost(self, event: UsageEvent) -> str | None:
+        return None if event.saved_cost is None else f"{event.saved_cost:f}"
 
 
 class TotalsSerializer(serializers.Serializer[Any]):
@@ -90,6 +99,9 @@ class TotalsSerializer(serializers.Serializer[Any]):
     )
     refused = serializers.IntegerField(help_text="Refused at the edge; nothing was called.")
     aborted = serializers.IntegerField(help_text="The client closed the connection.")
+    abandoned = serializers.IntegerField(
+        help_text="The gateway's process ended with the request; booked at its reservation's input."
+    )
     input_tokens = serializers.IntegerField(help_text="Cached reads and writes included.")
     output_tokens = serializers.IntegerField(help_text="Reasoning included.")
     cache_read_tokens = serializers.IntegerField()
@@ -100,9 +112,16 @@ class TotalsSerializer(serializers.Serializer[Any]):
     estimated = serializers.IntegerField(help_text="Requests whose tokens we counted.")
     fallbacks = serializers.IntegerField()
     streams = serializers.IntegerField()
+    cache_hits = serializers.IntegerField(help_text="Answered from the response cache.")
+    saved_cost = serializers.SerializerMethodField(
+        help_text="US dollars that cached answers would have cost, exact."
+    )
 
     def get_cost(self, totals: Any) -> str:
         return f"{totals.cost:f}"
+
+    def get_saved_cost(self, totals: Any) -> str:
+        return f"{totals.saved_cost:f}"
 
 
 class SummaryRowSerializer(serializers.Serializer[Any]):

@@ -191,7 +191,8 @@ def _insert_series(level: int) -> str:
 
 _FRESH = (
     "started_at, series_id, status, why, estimated, streaming, cost, input_tokens, output_tokens,"
-    " cache_read_tokens, cache_write_tokens, reasoning_tokens, latency_ms, ttft_ms, overhead_ms"
+    " cache_read_tokens, cache_write_tokens, reasoning_tokens, latency_ms, ttft_ms, overhead_ms,"
+    " saved_cost, environment_id, customer, model, counter_epoch, charged"
 )
 _STAGING = f"""
     CREATE TEMPORARY TABLE usage_staging ON COMMIT DELETE ROWS AS

@@ -6,12 +6,16 @@ from typing import Any
 from uuid import UUID
 
 from proxy.contract.documents import (
+    ADMISSION_MODES,
     EVENT_STATUSES,
     PRICE_UNITS,
     SCHEMA_VERSION,
     RevisionDocument,
     UsageEventDocument,
 )
+
+MAX_CHARGED = 64  # counters that one request may be charged to
+MAX_COUNTER_LENGTH = 200
 
 
 class ContractError(ValueError):
@@ -83,10 +87,41 @@ def check_event(event: Any) -> UsageEventDocument:
             raise ContractError(f"{name} is not a count")
     if event["cost"] is not None and _decimal(event["cost"], "cost") < 0:
         raise ContractError("cost is negative")
+    if event.get("saved_cost") is not None and _decimal(event["saved_cost"], "saved_cost") < 0:
+        raise ContractError("saved_cost is negative")
+    if event.get("admission") is not None:
+        _check_admission(event["admission"])
     latency = event["latency_ms"]
     if type(latency) not in (int, float) or not 0 <= latency < 86_400_000:
         raise ContractError("latency_ms is not a duration below one day")
     return event  # type: ignore[return-value]
+
+
+def _check_admission(admission: Any) -> None:
+    if not isinstance(admission, dict) or admission.get("mode") not in ADMISSION_MODES:
+        raise ContractError("admission has no known mode")
+    charged = admission.get("charged")
+    if not isinstance(admission.get("epoch"), str) or not isinstance(charged, list):
+        raise ContractError("admission lacks its epoch or its charged counters")
+    if len(charged) > MAX_CHARGED:
+        raise ContractError(f"admission charges more than {MAX_CHARGED} counters")
+    for pair in charged:
+        if not isinstance(pair, dict) or not _is_counter(pair.get("counter")):
+            raise ContractError("admission charges something that is no counter")
+        bucket = pair.get("bucket")
+        if bucket is not None and (type(bucket) is not int or not 0 <= bucket < 2**53):
+            raise ContractError("admission charges a bucket that is no number")
+
+
+def _is_counter(name: Any) -> bool:
+    """ "<budget id>:<subject>:<period id>" """
+    return (
+        isinstance(name, str)
+        and len(name) <= MAX_COUNTER_LENGTH
+        and name.count(":") == 2
+        and name.isascii()
+        and name.isprintable()
+    )
 
 
 def _decimal(text: Any, what: str) -> Decimal:

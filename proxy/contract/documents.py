@@ -334,6 +334,10 @@ class ChargedCounter(TypedDict):
     bucket: int | None  # of a rolling period
 
 
+AdmissionMode = Literal["shared", "local", "none"]
+ADMISSION_MODES: tuple[AdmissionMode, ...] = ("shared", "local", "none")
+
+
 class AdmissionDocument(TypedDict):
     """How a request was admitted, so that ingest can keep the shared counters right.
 
@@ -346,7 +350,7 @@ class AdmissionDocument(TypedDict):
     reserved for targets that did not serve is released without a charge.
     """
 
-    mode: Literal["shared", "local", "none"]
+    mode: AdmissionMode
     epoch: str  # "" unless shared
     charged: list[ChargedCounter]
 
