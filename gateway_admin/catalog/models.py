@@ -6,7 +6,7 @@ Rows are the draft of an environment; `fleet` renders them to immutable revision
 from uuid import uuid4
 
 import pgtrigger
-from django.core.validators import MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
 
@@ -19,6 +19,10 @@ model_name_validator = RegexValidator(
 )
 
 
+def _at_least_one(label: str, default: int) -> "models.PositiveIntegerField[int, int]":
+    return models.PositiveIntegerField(label, default=default, validators=[MinValueValidator(1)])
+
+
 class Environment(models.Model):
     """dev, staging, prod: own deployments, credentials, keys, defaults and fleet."""
 
@@ -29,6 +33,14 @@ class Environment(models.Model):
         RED = "red", "Red"
         PURPLE = "purple", "Purple"
         TEAL = "teal", "Teal"
+
+    class CounterOutage(models.TextChoices):
+        SHARE = "share", "Serve: each worker spends its share of what was left"
+        REFUSE = "refuse", "Refuse requests that a budget or limit applies to"
+
+    class AllOpen(models.TextChoices):
+        REFUSE = "refuse", "Refuse at once"
+        TRY = "try", "Try one anyway"
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     slug = models.CharField(max_length=39, unique=True, validators=[slug_validator])
@@ -50,7 +62,49 @@ class Environment(models.Model):
         default=60,
         validators=[MinValueValidator(0.1)],
     )
+    total_timeout_s = models.FloatField(
+        "time-out of all attempts together, seconds",
+        default=600,
+        validators=[MinValueValidator(0.1)],
+    )
     num_retries = models.PositiveSmallIntegerField("retries on the same model", default=1)
+    retry_backoff_s = models.FloatField(
+        "wait before the first retry, seconds", default=0.5, validators=[MinValueValidator(0)]
+    )
+    default_output_tokens = models.PositiveIntegerField(
+        "longest answer of requests that state none, tokens",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+    )
+    on_counter_outage = models.CharField(
+        "when limits cannot be counted together",
+        max_length=6,
+        choices=CounterOutage,
+        default=CounterOutage.SHARE,
+    )
+    breaker_enabled = models.BooleanField("use circuit breakers", default=True)
+    breaker_consecutive_failures = _at_least_one("failures in a row", 5)
+    breaker_failure_percent = models.PositiveSmallIntegerField(
+        "failures, percent", default=50, validators=[MinValueValidator(1), MaxValueValidator(100)]
+    )
+    breaker_minimum_calls = _at_least_one("of at least so many calls", 20)
+    breaker_window_s = _at_least_one("within, seconds", 60)
+    breaker_open_s = _at_least_one("stays open, seconds", 30)
+    breaker_half_open_permits = _at_least_one("trial calls at once", 3)
+    breaker_close_after_successes = _at_least_one("successes that close it", 3)
+    breaker_slow_call_s = models.FloatField(
+        "slow call, seconds", null=True, blank=True, validators=[MinValueValidator(0.1)]
+    )
+    breaker_all_open = models.CharField(
+        "when every deployment is kept out",
+        max_length=6,
+        choices=AllOpen,
+        default=AllOpen.REFUSE,
+    )
+    cache_enabled = models.BooleanField("keep answers", default=True)
+    cache_ttl_s = _at_least_one("kept for, seconds", 3_600)
+    cache_max_entry_bytes = _at_least_one("longest answer kept, bytes", 1024 * 1024)
 
     class Meta:
         ordering = ["position", "slug"]
@@ -194,6 +248,7 @@ class Model(models.Model):
     description = models.CharField(max_length=300, blank=True)
     context_window = models.PositiveIntegerField("context window, tokens", null=True, blank=True)
     max_output_tokens = models.PositiveIntegerField("longest answer, tokens", null=True, blank=True)
+    cache = models.BooleanField("answers may be kept", default=True)
     is_demo = models.BooleanField(default=False, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

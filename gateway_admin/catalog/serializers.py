@@ -65,6 +65,23 @@ class EnvironmentSerializer(CreateOnly):
             "timeout_s",
             "stream_timeout_s",
             "num_retries",
+            "total_timeout_s",
+            "retry_backoff_s",
+            "default_output_tokens",
+            "on_counter_outage",
+            "breaker_enabled",
+            "breaker_consecutive_failures",
+            "breaker_failure_percent",
+            "breaker_minimum_calls",
+            "breaker_window_s",
+            "breaker_open_s",
+            "breaker_half_open_permits",
+            "breaker_close_after_successes",
+            "breaker_slow_call_s",
+            "breaker_all_open",
+            "cache_enabled",
+            "cache_ttl_s",
+            "cache_max_entry_bytes",
         ]
 
 
@@ -178,6 +195,7 @@ class ModelSerializer(CreateOnly):
             "description",
             "context_window",
             "max_output_tokens",
+            "cache",
             "availability",
             "created_at",
         ]

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from proxy.contract import CredentialDocument, PriceDocument, RevisionDocument
+from proxy.contract import (
+    BreakerDocument,
+    CacheDocument,
+    CredentialDocument,
+    PriceDocument,
+    RevisionDocument,
+)
 
 Action = Literal["added", "removed", "changed"]
 Thing = Literal["environment", "model", "alias", "credential", "deployment", "chain"]
@@ -29,6 +35,7 @@ THINGS: tuple[Thing, ...] = (
 NOTHING = "none"
 SAME_VALUES = "entered again with the same values"
 MILLION = Decimal(1_000_000)
+OUTAGE_WORDS = {"share": "serve each worker's share", "refuse": "refuse"}
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,43 @@ def _environment_fields(document: RevisionDocument) -> Fields:
         "fallback chains": "on" if environment["fallback_enabled"] else "off",
         "time-out": _seconds(environment["timeout_s"]),
         "time-out until the first byte": _seconds(environment["stream_timeout_s"]),
+        "time-out of all attempts": _seconds(environment.get("total_timeout_s")),
         "retries on the same model": str(environment["num_retries"]),
+        "wait before the first retry": _seconds(environment.get("retry_backoff_s")),
+        "longest answer where none is asked for": _tokens(environment.get("default_output_tokens")),
+        "when limits cannot be counted together": OUTAGE_WORDS.get(
+            environment.get("on_counter_outage", "")
+        ),
+        **_breaker_fields(environment.get("breaker")),
+        **_cache_fields(environment.get("cache")),
+    }
+
+
+def _breaker_fields(breaker: BreakerDocument | None) -> Fields:
+    """Nothing for a document of an earlier version, which did not speak of breakers."""
+    if breaker is None:
+        return {}
+    return {
+        "circuit breakers": "on" if breaker["enabled"] else "off",
+        "breaker opens after failures in a row": _count(breaker["consecutive_failures"]),
+        "breaker opens at failures": f"{breaker['failure_percent']}%",
+        "breaker opens at failures of at least": f"{breaker['minimum_calls']:,} calls",
+        "breaker looks back": _seconds(breaker["window_s"]),
+        "breaker stays open": _seconds(breaker["open_s"]),
+        "trial calls at once": _count(breaker["half_open_permits"]),
+        "successes that close a breaker": _count(breaker["close_after_successes"]),
+        "slow call": _seconds(breaker["slow_call_s"]),
+        "when every breaker is open": "refuse" if breaker["all_open"] == "refuse" else "try one",
+    }
+
+
+def _cache_fields(cache: CacheDocument | None) -> Fields:
+    if cache is None:
+        return {}
+    return {
+        "response cache": "on" if cache["enabled"] else "off",
+        "answers are kept for": _seconds(cache["ttl_s"]),
+        "longest answer kept": f"{cache['max_entry_bytes']:,} bytes",
     }
 
 
@@ -165,6 +208,7 @@ def _model_fields(model: Any, names: Names) -> Fields:
         "mode": model["mode"].replace("_", " "),
         "context window": _tokens(model["context_window"]),
         "longest answer": _tokens(model["max_output_tokens"]),
+        "answers may be kept": _plain(model.get("cache", True)),
     }
 
 

@@ -27,6 +27,8 @@ from gateway_admin.catalog.models import (
 )
 from proxy.contract import (
     SCHEMA_VERSION,
+    BreakerDocument,
+    CacheDocument,
     ChainDocument,
     ChainKind,
     CredentialDocument,
@@ -199,7 +201,33 @@ def _environment(
         fallback_enabled=environment.fallback_enabled,
         timeout_s=float(environment.timeout_s),
         stream_timeout_s=float(environment.stream_timeout_s),
+        total_timeout_s=float(environment.total_timeout_s),
         num_retries=environment.num_retries,
+        retry_backoff_s=float(environment.retry_backoff_s),
+        default_output_tokens=environment.default_output_tokens,
+        on_counter_outage="refuse" if environment.on_counter_outage == "refuse" else "share",
+        breaker=_breaker(environment),
+        cache=CacheDocument(
+            enabled=environment.cache_enabled,
+            ttl_s=environment.cache_ttl_s,
+            max_entry_bytes=environment.cache_max_entry_bytes,
+        ),
+    )
+
+
+def _breaker(environment: Environment) -> BreakerDocument:
+    slow_call_s = environment.breaker_slow_call_s
+    return BreakerDocument(
+        enabled=environment.breaker_enabled,
+        consecutive_failures=environment.breaker_consecutive_failures,
+        failure_percent=environment.breaker_failure_percent,
+        minimum_calls=environment.breaker_minimum_calls,
+        window_s=environment.breaker_window_s,
+        open_s=environment.breaker_open_s,
+        half_open_permits=environment.breaker_half_open_permits,
+        close_after_successes=environment.breaker_close_after_successes,
+        slow_call_s=None if slow_call_s is None else float(slow_call_s),
+        all_open="try" if environment.breaker_all_open == "try" else "refuse",
     )
 
 
@@ -209,6 +237,7 @@ def _model(model: Model) -> ModelDocument:
         mode=model.mode,
         context_window=model.context_window,
         max_output_tokens=model.max_output_tokens,
+        cache=model.cache,
     )
 
 

@@ -36,7 +36,11 @@ FROM (
         key.owner_id::text AS user_id,
         owner.email AS user,
         key.allowed_models AS models,
-        key.tags
+        key.tags,
+        key.cache,
+        key.cache_ttl_s,
+        key.cache_version,
+        key.max_output_tokens
     FROM keys_virtualkey key
     LEFT JOIN keys_team team ON team.id = key.team_id
     LEFT JOIN accounts_user owner ON owner.id = key.owner_id

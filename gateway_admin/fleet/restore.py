@@ -41,7 +41,18 @@ from proxy.contract import (
     RevisionDocument,
 )
 
-ENVIRONMENT_FIELDS = ("fallback_enabled", "timeout_s", "stream_timeout_s", "num_retries", "name")
+ENVIRONMENT_FIELDS = (
+    "name",
+    "fallback_enabled",
+    "timeout_s",
+    "stream_timeout_s",
+    "total_timeout_s",
+    "num_retries",
+    "retry_backoff_s",
+    "default_output_tokens",
+    "on_counter_outage",
+)
+NESTED_FIELDS = ("breaker", "cache")  # their entries are columns with that prefix
 DEPLOYMENT_FIELDS = ("upstream_model", "rpm", "tpm", "weight", "timeout_s", "stream_timeout_s")
 
 
@@ -75,10 +86,21 @@ def _providers(document: RevisionDocument, revision: Revision) -> dict[str, Prov
 
 
 def _restore_environment(environment: Environment, wanted: EnvironmentDocument) -> None:
-    for field in ENVIRONMENT_FIELDS:
-        setattr(environment, field, wanted[field])  # type: ignore[literal-required]
+    """Documents of earlier versions state less; what they leave out gets its default."""
+    stated: dict[str, Any] = dict(wanted)
+    given = dict(stated)
+    for part in NESTED_FIELDS:
+        given |= {f"{part}_{name}": value for name, value in stated.get(part, {}).items()}
+    prefixes = tuple(f"{part}_" for part in NESTED_FIELDS)
+    fields = [
+        field
+        for field in Environment._meta.concrete_fields
+        if field.name in ENVIRONMENT_FIELDS or field.name.startswith(prefixes)
+    ]
+    for field in fields:
+        setattr(environment, field.name, given.get(field.name, field.get_default()))
     environment.default_model = wanted["default_model"] or ""
-    environment.save(update_fields=[*ENVIRONMENT_FIELDS, "default_model"])
+    environment.save(update_fields=[*(field.name for field in fields), "default_model"])
 
 
 def _restore_models(
@@ -92,6 +114,7 @@ def _restore_models(
             "mode": row["mode"],
             "context_window": row["context_window"],
             "max_output_tokens": row["max_output_tokens"],
+            "cache": row.get("cache", True),  # documents of earlier versions do not say
         }
         model, created = Model.objects.get_or_create(name=row["name"], defaults=facts)
         stale = [field for field, value in facts.items() if getattr(model, field) != value]

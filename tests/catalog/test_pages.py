@@ -312,27 +312,6 @@ def test_an_alias_is_switched(admin: Client) -> None:
     )
 
 
-def test_an_environment_is_made_and_edited(admin: Client) -> None:
-    form = {
-        "name": "Quality",
-        "slug": "qa",
-        "colour": "teal",
-        "timeout_s": "30",
-        "stream_timeout_s": "5",
-        "num_retries": "2",
-    }
-    admin.post(reverse("catalog:environment-create"), form)
-    environment = Environment.objects.get(slug="qa")
-    assert (environment.timeout_s, environment.fallback_enabled) == (30, False)
-    again = admin.post(reverse("catalog:environment-create"), form)
-    assert again.status_code == 422
-    assert "“qa” is taken" in text(again)
-    url = reverse("catalog:environment-edit", args=["qa"])
-    admin.post(url, {**form, "name": "QA", "fallback_enabled": "on"})
-    environment.refresh_from_db()
-    assert (environment.name, environment.fallback_enabled) == ("QA", True)
-
-
 def test_searching(admin: Client) -> None:
     build.deployment(model_name="alpha")
     build.deployment(model_name="beta")

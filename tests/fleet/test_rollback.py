@@ -16,12 +16,24 @@ from gateway_admin.catalog.models import (
 )
 from gateway_admin.fleet.diff import diff_documents
 from gateway_admin.fleet.documents import render
+from gateway_admin.fleet.models import Revision
 from gateway_admin.fleet.queries import pending_count
 from gateway_admin.fleet.services import revision_publish, revision_rollback
 from gateway_admin.lib.errors import Conflict
+from proxy.contract import document_digest
 from tests import builders
 
 pytestmark = pytest.mark.django_db
+
+# What revisions did not state before budgets, breakers and the cache came.
+LATER_FIELDS = (
+    "total_timeout_s",
+    "retry_backoff_s",
+    "default_output_tokens",
+    "on_counter_outage",
+    "breaker",
+    "cache",
+)
 
 
 @pytest.fixture
@@ -56,7 +68,10 @@ def back(revision: Any, people: Any) -> Any:
 
 def test_it_restores_every_field(prod: Any, gpt: Any, first: Any, people: Any) -> None:
     prod.timeout_s, prod.fallback_enabled, prod.default_model = 30, False, ""
+    prod.breaker_enabled, prod.breaker_slow_call_s, prod.cache_ttl_s = False, 4, 60
+    prod.default_output_tokens, prod.on_counter_outage = 99, "refuse"
     prod.save()
+    Model.objects.filter(pk=gpt.model_id).update(cache=False)
     Deployment.objects.filter(pk=gpt.pk).update(weight=9, rpm=5, params={"seed": 1}, name="x")
     Model.objects.filter(pk=gpt.model_id).update(context_window=1)
     Credential.objects.filter(pk=gpt.credential_id).update(name="y", params={"organization": "o"})
@@ -187,6 +202,36 @@ def test_it_leaves_other_environments_alone(prod: Any, gpt: Any, first: Any, peo
     Deployment.objects.filter(pk=gpt.pk).update(weight=9)
     back(first, people)
     assert render(dev) == before
+
+
+def test_a_revision_of_an_earlier_version_gets_the_defaults(
+    prod: Any, gpt: Any, people: Any
+) -> None:
+    document = render(prod)
+    for field in LATER_FIELDS:
+        del document["environment"][field]  # type: ignore[misc]
+    for row in document["models"]:
+        del row["cache"]  # type: ignore[misc]
+    old = Revision.objects.create(
+        environment=prod,
+        number=1,
+        digest=document_digest(document),
+        document=document,
+        change_count=0,
+    )
+    prod.total_timeout_s, prod.on_counter_outage, prod.breaker_window_s = 30, "refuse", 10
+    prod.cache_enabled, prod.default_output_tokens = False, 512
+    prod.save()
+    Model.objects.update(cache=False)
+    revision_publish(environment=prod, actor=people.admin)
+    published = revision_rollback(revision=old, actor=people.admin)
+    environment = published.document["environment"]
+    assert environment["total_timeout_s"] == 600
+    assert environment["on_counter_outage"] == "share"
+    assert environment["breaker"]["window_s"] == 60
+    assert environment["cache"] == {"enabled": True, "ttl_s": 3600, "max_entry_bytes": 1048576}
+    assert environment["default_output_tokens"] is None
+    assert [row["cache"] for row in published.document["models"]] == [True]
 
 
 def test_it_is_audited(prod: Any, gpt: Any, first: Any, people: Any) -> None:

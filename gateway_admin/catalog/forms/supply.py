@@ -1,4 +1,4 @@
-"""Forms of environments, providers, credentials, models and aliases."""
+"""Forms of providers, credentials, models and aliases."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,67 +20,12 @@ from gateway_admin.catalog.models import (
     ModelAlias,
     Provider,
     model_name_validator,
-    slug_validator,
 )
 
 if TYPE_CHECKING:  # generic for the type checker only
     _ModelChoiceField = forms.ModelChoiceField[Model]
 else:
     _ModelChoiceField = forms.ModelChoiceField
-
-
-class EnvironmentForm(ServiceForm):
-    name = forms.CharField(max_length=60)
-    slug = forms.CharField(
-        max_length=39,
-        validators=[slug_validator],
-        help_text="In addresses and file names; cannot be changed later.",
-    )
-    colour = forms.ChoiceField(
-        choices=Environment.Colour.choices,
-        help_text="The band over every page of this environment.",
-    )
-    default_model = forms.ChoiceField(
-        label="Default model",
-        required=False,
-        help_text="Answers requests that name no model.",
-    )
-    fallback_enabled = forms.BooleanField(label="Use fallback chains", required=False, initial=True)
-    num_retries = forms.IntegerField(
-        label="Retries on the same model",
-        min_value=0,
-        max_value=10,
-        initial=1,
-        help_text="Before a fallback chain is followed.",
-    )
-    timeout_s = forms.FloatField(
-        label="Time-out of a request, seconds", min_value=0.1, max_value=6000, initial=600
-    )
-    stream_timeout_s = forms.FloatField(
-        label="Time-out until a stream's first byte, seconds",
-        min_value=0.1,
-        max_value=6000,
-        initial=60,
-    )
-    auto_publish = forms.BooleanField(
-        label="Publish every edit by itself",
-        required=False,
-        help_text="Without it, edits are a draft until somebody publishes them.",
-    )
-
-    def __init__(self, *args: Any, environment: Environment | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        names = queries.names_in(environment) if environment else []
-        current = environment.default_model if environment else ""
-        if current and current not in names:
-            names = [current, *names]
-        choice = self.fields["default_model"]
-        assert isinstance(choice, forms.ChoiceField)
-        choice.choices = [("", "None: such requests are refused"), *((n, n) for n in names)]
-        if environment is not None:
-            del self.fields["slug"]
-            for name, field in self.fields.items():
-                field.initial = getattr(environment, name)
 
 
 class ProviderForm(ServiceForm):
@@ -212,6 +157,13 @@ class ModelForm(ServiceForm):
     )
     max_output_tokens = forms.IntegerField(
         label="Longest answer, tokens", required=False, min_value=1, max_value=100_000_000
+    )
+    cache = forms.BooleanField(
+        label="Answers may be kept",
+        required=False,
+        initial=True,
+        help_text="In the response cache, for keys that ask for it. Switch off for models whose "
+        "answers must always be fresh.",
     )
 
     def __init__(self, *args: Any, model: Model | None = None, **kwargs: Any) -> None:

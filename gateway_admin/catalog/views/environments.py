@@ -7,7 +7,7 @@ from django.views.decorators.http import require_POST
 
 from gateway_admin.accounts.roles import Role, requires
 from gateway_admin.catalog import services
-from gateway_admin.catalog.forms.supply import EnvironmentForm
+from gateway_admin.catalog.forms.environments import EnvironmentForm
 from gateway_admin.catalog.models import Environment
 from gateway_admin.catalog.queries import environments_with_counts
 from gateway_admin.catalog.views.common import act, actor_of, form_page, name_was_typed, saved
