@@ -2,17 +2,30 @@
 
 Uses prometheus_client's multiprocess mode: each worker writes memory-mapped files, any
 worker can answer /metrics for all. Labels are bounded: routes, models and deployments of
-the snapshot, statuses, classes; never a key, a team or a customer.
+the snapshot, statuses, classes. Subjects of budgets are told up to a fixed number only (see
+instruments.py). What LiteLLM's or others' dashboards call by another name is copied when
+the metrics are read, so that a request counts each thing once.
 """
 
 import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from proxy.contract import UsageEventDocument
+from proxy.instruments import (
+    AdmissionInstruments,
+    BudgetInstruments,
+    CacheInstruments,
+    RoutingInstruments,
+)
 
+KEY_LABELS_VARIABLE = "GATEWAY_METRICS_KEY_LABELS"
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _LATENCY_BUCKETS_S = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0,
@@ -28,6 +41,10 @@ class Metrics:
         self._make_consumption(self._registry)
         self._make_delivery(self._registry)
         self._make_state(self._registry)
+        self.admission = AdmissionInstruments(self._registry)
+        self.budgets = BudgetInstruments(self._registry, every_subject=_wants_every_subject())
+        self.routing = RoutingInstruments(self._registry)
+        self.cache = CacheInstruments(self._registry)
 
     def _make_requests(self, registry: CollectorRegistry) -> None:
         """Requests and where their time went."""
@@ -58,7 +75,7 @@ class Metrics:
         )  # fmt: skip
 
     def _make_consumption(self, registry: CollectorRegistry) -> None:
-        """Money, tokens, and what deployments did."""
+        """Money and tokens."""
         self.spend = Counter(
             "litellm_spend_metric", "USD at published prices", ["model"], registry=registry
         )
@@ -71,18 +88,6 @@ class Metrics:
         self.total_tokens = Counter(
             "litellm_total_tokens_metric", "Input and output tokens", ["model"], registry=registry
         )
-        self.deployment_ok = Counter(
-            "litellm_deployment_success_responses", "Attempts that a deployment answered",
-            ["deployment"], registry=registry,
-        )  # fmt: skip
-        self.deployment_failed = Counter(
-            "litellm_deployment_failure_responses", "Attempts that failed",
-            ["deployment", "error_class"], registry=registry,
-        )  # fmt: skip
-        self.fallbacks = Counter(
-            "litellm_deployment_successful_fallbacks", "Requests that a fallback answered",
-            ["model"], registry=registry,
-        )  # fmt: skip
         self.in_flight = Gauge(
             "litellm_in_flight_requests", "Requests being served", registry=registry,
             multiprocess_mode="livesum",
@@ -174,19 +179,91 @@ class Metrics:
         for attempt in event["attempts"]:
             deployment = attempt["deployment"] or "unknown"
             if attempt["error_class"] is None:
-                self.deployment_ok.labels(deployment).inc()
+                self.routing.deployment_ok.labels(deployment).inc()
             else:
-                self.deployment_failed.labels(deployment, attempt["error_class"]).inc()
-        if event["status"] == "ok" and event["why"] not in ("first", "retry", "cache"):
-            self.fallbacks.labels(event["model"]).inc()
+                self.routing.deployment_failed.labels(deployment, attempt["error_class"]).inc()
+        if event["why"] in ("fallback", "context_window", "content_policy"):
+            answered = event["status"] == "ok"
+            routing = self.routing
+            (routing.fallbacks if answered else routing.failed_fallbacks).labels(
+                event["model"]
+            ).inc()
+        for attempt in event["attempts"][1:]:
+            self.routing.retries.labels(attempt["model"], attempt["why"]).inc()
 
     def render(self) -> bytes:
         """Exposition text over all workers."""
-        if not os.environ.get(MULTIPROC_VARIABLE):
-            return prometheus_client.generate_latest(self._registry)
-        merged = CollectorRegistry()
-        multiprocess.MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
-        return prometheus_client.generate_latest(merged)
+        source: Collector = self._registry
+        if os.environ.get(MULTIPROC_VARIABLE):
+            merged = CollectorRegistry()
+            multiprocess.MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+            source = merged
+        return prometheus_client.generate_latest(_WithAliases(source))
+
+
+@dataclass(frozen=True, slots=True)
+class _Alias:
+    """Another name of a metric, with fewer labels where it has fewer."""
+
+    name: str  # as in "# TYPE"; a counter's samples end in "_total"
+    source: str
+    kind: str
+    labels: tuple[str, ...] = ("model",)
+
+
+ALIASES = (
+    _Alias("llm_requests", "litellm_proxy_total_requests_metric", "counter", ("model", "status")),
+    _Alias("litellm_requests_metric", "litellm_proxy_total_requests_metric", "counter"),
+    _Alias("llm_request_latency_seconds", "litellm_request_total_latency_metric", "histogram"),
+    _Alias("llm_input_tokens", "litellm_input_tokens_metric", "counter"),
+    _Alias("llm_output_tokens", "litellm_output_tokens_metric", "counter"),
+    # Known by this very name; a counter's would have to end in "_total".
+    _Alias("llm_estimated_cost_dollars", "litellm_spend_metric", "gauge"),
+    _Alias("litellm_cache_hits_metric", "llm_cache_hits", "counter"),
+    _Alias("litellm_cache_misses_metric", "llm_cache_misses", "counter"),
+)
+
+
+class _WithAliases(CollectorRegistry):
+    """All metrics of a registry, and those that have a second name."""
+
+    def __init__(self, source: Collector) -> None:
+        super().__init__()
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        """Families in the source's order, then the aliases."""
+        families = list(self._source.collect())
+        yield from families
+        by_name = {family.name: family for family in families}
+        for alias in ALIASES:
+            if (source := by_name.get(alias.source)) is not None:
+                yield _renamed(source, alias)
+
+
+def _renamed(source: Metric, alias: _Alias) -> Metric:
+    """The family under its other name; samples that differ in dropped labels are added up."""
+    family = Metric(alias.name, source.documentation, alias.kind)
+    kept = {*alias.labels, "le"}
+    sums: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for sample in source.samples:
+        ending = sample.name.removeprefix(alias.source)
+        if ending == "_created":
+            continue
+        name = alias.name + ("" if alias.kind == "gauge" else ending)
+        place = (name, _labels(sample.labels, kept))
+        sums[place] = sums.get(place, 0.0) + sample.value
+    for (name, labels), value in sums.items():
+        family.add_sample(name, dict(labels), value)
+    return family
+
+
+def _labels(labels: Mapping[str, str], kept: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in labels.items() if name in kept)
+
+
+def _wants_every_subject() -> bool:
+    return os.environ.get(KEY_LABELS_VARIABLE, "").lower() in ("on", "true", "1", "yes")
 
 
 def prepare_directory(directory: Path) -> None:
