@@ -45,6 +45,7 @@ class ProxySettings:
     abort_drain_s: float  # how long an abandoned stream is read on for its true usage
     shutdown_grace_s: float
     spool_max_bytes: int
+    counter_timeout_s: float  # a Redis slower than this counts as down
     log_level: str
 
 
@@ -64,6 +65,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> ProxySettings:
         abort_drain_s=_number(environ, "GATEWAY_ABORT_DRAIN_S", 0.9, low=0.0),
         shutdown_grace_s=_number(environ, "GATEWAY_SHUTDOWN_GRACE_S", 20.0, low=0.0),
         spool_max_bytes=_integer(environ, "GATEWAY_SPOOL_MAX_BYTES", 1024**3, low=65_536),
+        counter_timeout_s=_number(environ, "GATEWAY_COUNTER_TIMEOUT_S", 0.25, low=0.01),
         log_level=_log_level(environ),
     )
 
@@ -93,6 +95,9 @@ def _load_fleet(environ: Mapping[str, str]) -> FleetIdentity:
     url = found["control_plane_url"].rstrip("/")
     if urlsplit(url).scheme not in ("http", "https"):
         raise SettingsError(f"{names['control_plane_url']} is not an http(s) address: {url!r}")
+    redis_scheme = urlsplit(found["redis_url"]).scheme
+    if redis_scheme not in ("", "redis", "rediss", "unix"):
+        raise SettingsError(f"{names['redis_url']} is not a redis://, rediss:// or unix:// address")
     return FleetIdentity(
         control_plane_url=url,
         environment=found["environment"],

@@ -17,6 +17,7 @@ from proxy.contract import PolicyFeed, SyncReport, UsageEventDocument
 from proxy.control import ControlPlane, ControlPlaneError
 from proxy.health import Health
 from proxy.metrics import Metrics
+from proxy.redis_link import RedisLink
 from proxy.settings import ProxySettings
 from proxy.shipper import SHIP_INTERVAL_MAX_S, Shipper
 from proxy.snapshot import PolicyTable, Snapshot
@@ -89,6 +90,9 @@ class Worker:
             state_dir=settings.state_dir,
             interval_s=min(settings.poll_interval_s, SHIP_INTERVAL_MAX_S),
         )
+        # Counters, breakers, cache. None: this replica has no Redis and counts alone.
+        url = settings.fleet.redis_url
+        self.link = RedisLink(url, settings.counter_timeout_s) if url else None
         self.sync = Synchroniser(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -107,6 +111,8 @@ class Worker:
         await self.sync.restore()
         if self.is_porter:
             return
+        if self.link is not None:
+            await self.link.start()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.sync.round(), FIRST_SYNC_MAX_S)
         self.spawn(self.sync.run())
@@ -127,6 +133,8 @@ class Worker:
                 if depth.events:
                     logger.warning("%d usage events stay in the spool: %s", depth.events, error)
         self.spool.close()
+        if self.link is not None:
+            await self.link.stop()
         await self.control.close()
         if self.backend is not None:
             await self.backend.stop()

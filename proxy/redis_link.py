@@ -1,0 +1,306 @@
+"""One connection to Redis per worker, shared by all its requests.
+
+    call     a command, awaited; replies come back in order, so many may be under way at once
+    send     a command whose reply nobody waits for; errors are counted
+    script   Lua by its digest; loaded again when the server has forgotten it
+
+Commands of one turn of the event loop leave in one write. Whatever goes wrong is one
+exception, LinkDown: a caller has exactly one failure to provide for. A reply that is late
+takes the connection with it (those after it would be attributed wrongly), and a new one is
+made in the background. A server that does not answer the handshake in time counts as down.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio.connection import ConnectionPool
+
+logger = logging.getLogger("gateway.redis")
+
+CONNECT_MAX_S = 2.0  # TCP and TLS; the answers after that have the link's own time-out
+BACKOFF_MIN_S = 0.05
+BACKOFF_MAX_S = 1.0
+
+Argument = str | bytes | int | float
+
+
+class LinkDown(Exception):
+    """Redis did not do what was asked; the message says why, in words fit for a log."""
+
+
+def _pack(command: Sequence[Argument]) -> bytes:
+    return hiredis.pack_command(tuple(command))  # type: ignore[arg-type, no-any-return]  # wrong stub
+
+
+class _Wire(asyncio.Protocol):
+    """One connection: bytes out in batches, replies to their callers in order."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.closed = asyncio.Event()
+        self.reason = "connection closed"
+        self.errors = 0
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader()
+        self._transport: asyncio.Transport | None = None
+        # (deadline, caller); None: nobody waits
+        self._pending: deque[tuple[float, asyncio.Future[Any] | None]] = deque()
+        self._buffer: list[bytes] = []
+        self._watchdog: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop once connected."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop when the other side is gone."""
+        self.drop(f"connection lost: {exc}" if exc else self.reason)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop with what arrived."""
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not False:
+                self._deliver(reply)
+        except hiredis.ProtocolError as error:
+            self.drop(f"not the Redis protocol: {error}")
+
+    def _deliver(self, reply: Any) -> None:
+        if not self._pending:
+            self.drop("a reply that nobody asked for")
+            return
+        _, caller = self._pending.popleft()
+        if caller is None:
+            self.errors += isinstance(reply, hiredis.ReplyError)
+        elif not caller.done():
+            caller.set_result(reply)
+
+    def request(self, command: bytes, caller: "asyncio.Future[Any] | None") -> None:
+        """Queue a packed command; it leaves at the end of this turn of the loop."""
+        if not self._buffer:
+            self._loop.call_soon(self._flush)
+        self._buffer.append(command)
+        self._pending.append((self._loop.time() + self._timeout_s, caller))
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(self._timeout_s, self._watch)
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._buffer and not self.closed.is_set():
+            self._transport.write(b"".join(self._buffer))
+        self._buffer.clear()
+
+    def _watch(self) -> None:
+        """One timer for all: the oldest question is the first to be late."""
+        self._watchdog = None
+        if not self._pending or self.closed.is_set():
+            return
+        late_s = self._loop.time() - self._pending[0][0]
+        if late_s >= 0:
+            self.drop(f"no answer within {self._timeout_s:g} s")
+        else:
+            self._watchdog = self._loop.call_later(-late_s + 0.001, self._watch)
+
+    def drop(self, reason: str) -> None:
+        """Close; everybody who waits is told."""
+        if self.closed.is_set():
+            return
+        self.reason = reason
+        self.closed.set()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        for _, caller in self._pending:
+            if caller is not None and not caller.done():
+                caller.set_exception(LinkDown(reason))
+        self._pending.clear()
+        self._buffer.clear()
+
+
+class RedisLink:
+    """The worker's connection, kept up in the background. All calls from one event loop."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        # redis-py reads the URL: user, password, database, unix sockets, TLS and its options.
+        self._place: Any = ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+        self.timeout_s = timeout_s
+        self.failures = 0  # calls that ended in LinkDown
+        self.down_since: float | None = time.time()  # time.time(); None while up
+        self.reason = "not connected yet"
+        self.on_up: list[Callable[[], None]] = []
+        self._errors = 0
+        self._wire: _Wire | None = None
+        self._moved: tuple[str, int] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether a command can leave now."""
+        return self._wire is not None and not self._wire.closed.is_set()
+
+    @property
+    def errors(self) -> int:
+        """Error replies to commands that nobody waited for."""
+        return self._errors + (self._wire.errors if self._wire is not None else 0)
+
+    # --- life ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, without insisting: a Redis that is away is tried again in the background."""
+        first = asyncio.Event()
+        self._keeper = asyncio.create_task(self._keep(first))
+        await first.wait()
+
+    async def stop(self) -> None:
+        """Close the connection."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+        if self._wire is not None:
+            self._wire.drop("this worker is stopping")
+
+    async def _keep(self, first: asyncio.Event) -> None:
+        backoff_s = BACKOFF_MIN_S
+        while True:
+            try:
+                wire = await self._connect()
+            except (OSError, TimeoutError, LinkDown) as error:
+                self._note_down(str(error) or type(error).__name__)
+            else:
+                backoff_s = BACKOFF_MIN_S
+                self._note_up(wire)
+                first.set()
+                await wire.closed.wait()
+                self._errors += wire.errors
+                self._wire = None
+                self._note_down(wire.reason)
+            first.set()
+            await asyncio.sleep(backoff_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    def _note_down(self, reason: str) -> None:
+        self.reason = reason
+        if self.down_since is None:
+            logger.warning("redis is down: %s", reason)
+            self.down_since = time.time()
+
+    def _note_up(self, wire: _Wire) -> None:
+        self._wire = wire
+        self.down_since, self.reason = None, ""
+        logger.info("redis is up")
+        for listener in self.on_up:
+            listener()
+
+    async def _connect(self) -> _Wire:
+        loop, place = asyncio.get_running_loop(), self._place
+        path = getattr(place, "path", None)
+
+        def new_wire() -> _Wire:
+            return _Wire(self.timeout_s)
+
+        async with asyncio.timeout(CONNECT_MAX_S):
+            if path is not None:
+                _, wire = await loop.create_unix_connection(new_wire, path)
+            else:
+                host, port = self._moved or (place.host, place.port)
+                context = getattr(place, "ssl_context", None)
+                _, wire = await loop.create_connection(
+                    new_wire, host, port, ssl=context.get() if context is not None else None
+                )
+        try:
+            await self._shake_hands(wire)
+        except BaseException:
+            wire.drop("handshake failed")
+            self._moved = None
+            raise
+        return wire
+
+    async def _shake_hands(self, wire: _Wire) -> None:
+        commands: list[tuple[Argument, ...]] = []
+        user, password = self._place.username, self._place.password
+        if password:
+            commands.append(("AUTH", user, password) if user else ("AUTH", password))
+        if self._place.db and self._moved is None:
+            commands.append(("SELECT", self._place.db))
+        commands.append(("PING",))
+        replies = [self._ask(wire, command) for command in commands]
+        for reply in await asyncio.gather(*replies):
+            if isinstance(reply, hiredis.ReplyError):
+                raise LinkDown(f"redis refuses: {reply}")
+
+    @staticmethod
+    def _ask(wire: _Wire, command: Sequence[Argument]) -> "asyncio.Future[Any]":
+        caller: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        wire.request(_pack(command), caller)
+        return caller
+
+    # --- use -----------------------------------------------------------------------------
+
+    async def call(self, *args: Argument) -> Any:
+        """One command and its reply (bytes, int, list, None). Raises LinkDown only."""
+        reply = await self.exchange(*args)
+        if isinstance(reply, hiredis.ReplyError):
+            raise self._refused(reply)
+        return reply
+
+    async def exchange(self, *args: Argument) -> Any:
+        """Like `call`, but a server's error is returned as a hiredis.ReplyError."""
+        wire = self._wire
+        if wire is None or wire.closed.is_set():
+            self.failures += 1
+            raise LinkDown(self.reason or "connection closed")
+        try:
+            return await self._ask(wire, args)
+        except LinkDown:
+            self.failures += 1
+            raise
+
+    def _refused(self, error: hiredis.ReplyError) -> LinkDown:
+        """OOM, LOADING, READONLY, a script's fault: nothing that a caller could mend."""
+        self.failures += 1
+        text = str(error)
+        if text.startswith("MOVED ") and self._wire is not None:
+            # All our keys live in one slot: following the first redirection follows them all.
+            host, _, port = text.split()[2].rpartition(":")
+            self._moved = (host or self._place.host, int(port))
+            self._wire.drop(f"the keys moved to {host}:{port}")
+        return LinkDown(f"redis refuses: {text}")
+
+    def send(self, *args: Argument) -> bool:
+        """Send without waiting; False when the link is down and nothing was sent."""
+        if self._wire is None or self._wire.closed.is_set():
+            return False
+        self._wire.request(_pack(args), None)
+        return True
+
+    def script(self, text: str) -> "Script":
+        """A Lua script, ready to be called."""
+        return Script(self, text)
+
+
+class Script:
+    """Called by its digest; sent whole when the server does not know it (any more)."""
+
+    def __init__(self, link: RedisLink, text: str) -> None:
+        self._link = link
+        self._text = text.encode()
+        self._sha = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
+
+    async def __call__(self, keys: Sequence[Argument], args: Sequence[Argument] = ()) -> Any:
+        """Run it; returns its reply, raises LinkDown."""
+        rest = (len(keys), *keys, *args)
+        reply = await self._link.exchange("EVALSHA", self._sha, *rest)
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+            return await self._link.call("EVAL", self._text, *rest)
+        if isinstance(reply, hiredis.ReplyError):
+            raise self._link._refused(reply)
+        return reply
