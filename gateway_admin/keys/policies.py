@@ -1,6 +1,7 @@
-"""The order in which changes of keys become known to replicas.
+"""The order in which changes of keys and rules become known to replicas.
 
-Every write on a key calls `policy_changed` as its last statement:
+Every write on a key, a budget, a limit or a block calls `policy_changed` as its last
+statement, a new calendar or an order to a breaker `policy_touched`:
 
 1. The clock row of the environment is locked and moved on. The lock holds until the
    transaction ends, so the next writer waits for the commit (or the rollback).
@@ -29,36 +30,55 @@ DELTA_LIFETIME = timedelta(days=3)
 BATCH_ROWS = 5_000
 
 
+SubjectRef = tuple[str, str]  # scope and subject, as in SubjectPolicy
+
+
 @dataclass(frozen=True)
 class PolicyDelta:
     """What a replica that knows `since` has to learn. `keys` is None: everything anew."""
 
     version: int
     keys: Set[UUID] | None
+    subjects: Set[SubjectRef] = frozenset()
 
     @property
     def full(self) -> bool:
         return self.keys is None
 
 
-def policy_changed(*, keys: Iterable[VirtualKey]) -> None:
-    """Note that these keys changed. Call it last in the transaction of the write."""
-    by_environment: dict[UUID, list[UUID]] = defaultdict(list)
+def policy_changed(
+    *,
+    keys: Iterable[VirtualKey] = (),
+    subjects: Iterable[tuple[Environment, SubjectRef]] = (),
+) -> None:
+    """Note that these keys, and the rules of these subjects, changed.
+
+    Call it last in the transaction of the write.
+    """
+    by_environment: dict[UUID, list[PolicyChange]] = defaultdict(list)
     for key in keys:
-        by_environment[key.environment_id].append(key.pk)
+        by_environment[key.environment_id].append(PolicyChange(key_id=key.pk))
+    for environment, (scope, subject) in subjects:
+        by_environment[environment.pk].append(PolicyChange(scope=scope, subject=subject))
     for environment_id in sorted(by_environment):  # one order for all, so that none deadlock
         version = _advance(environment_id)
-        PolicyChange.objects.bulk_create(
-            (
-                PolicyChange(environment_id=environment_id, version=version, key_id=key_id)
-                for key_id in by_environment[environment_id]
-            ),
-            batch_size=BATCH_ROWS,
-        )
+        changes = by_environment[environment_id]
+        for change in changes:
+            change.environment_id, change.version = environment_id, version
+        PolicyChange.objects.bulk_create(changes, batch_size=BATCH_ROWS)
+
+
+def policy_touched(*, environments: Iterable[Environment]) -> None:
+    """Let replicas fetch what every answer of the feed holds: calendar, breaker orders.
+
+    Call it last in the transaction, as `policy_changed`.
+    """
+    for environment_id in sorted(environment.pk for environment in environments):
+        _advance(environment_id)
 
 
 def full_resync(*, environment: Environment) -> None:
-    """Let every replica forget what it knows of keys: for rows that were deleted.
+    """Let every replica forget all it knows of keys and rules: for rows that were deleted.
 
     Call it last in the transaction, as `policy_changed`.
     """
@@ -73,7 +93,7 @@ def current_version(environment: Environment) -> int:
 
 
 def changed_since(*, environment: Environment, since: int) -> PolicyDelta:
-    """Which keys changed after version `since`, in two queries.
+    """Which keys and subjects changed after version `since`, in two queries.
 
     The clock is read first: every change up to its version is committed by then. Changes
     that arrive between the two reads are left to the next call.
@@ -85,9 +105,12 @@ def changed_since(*, environment: Environment, since: int) -> PolicyDelta:
         return PolicyDelta(version=clock.version, keys=None)
     changed = PolicyChange.objects.filter(
         environment=environment, version__gt=since, version__lte=clock.version
-    )
+    ).values_list("key_id", "scope", "subject")
+    rows = list(changed)
     return PolicyDelta(
-        version=clock.version, keys=frozenset(changed.values_list("key_id", flat=True))
+        version=clock.version,
+        keys=frozenset(key for key, _, _ in rows if key),
+        subjects=frozenset((scope, subject) for _, scope, subject in rows if scope),
     )
 
 

@@ -43,6 +43,10 @@ def test_a_fresh_replica_gets_every_key(prod: Any, feed: Any, people: Any) -> No
         "user": "owner@example.com",
         "models": None,
         "tags": {"a": 'b"c'},
+        "cache": "off",
+        "cache_ttl_s": None,
+        "cache_version": 1,
+        "max_output_tokens": None,
     }
     assert policy.keys() == KeyPolicy.__annotations__.keys()
 
@@ -125,10 +129,10 @@ def test_the_number_of_queries_is_fixed(
     for _ in range(3):
         key, _ = builders.key(people.owner, environment=prod)
     replica = replica_of(prod)
-    with django_assert_num_queries(3):  # token, clock, keys
+    with django_assert_num_queries(5):  # token, clock, keys, rules, calendar
         replica.get("policies?since=0")
     key_revoke(actor=people.admin, key=key)
-    with django_assert_num_queries(4):  # token, clock, what changed, keys
+    with django_assert_num_queries(5):  # token, clock, what changed, keys, calendar
         replica.get("policies?since=3")
 
 
