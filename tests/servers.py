@@ -29,30 +29,33 @@ class TestServers:
         self.reaper: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def join(cls) -> "TestServers":
-        """Describe the session's servers in the environment; nothing is started yet."""
+    def join(cls, *, throwaway: bool = True) -> "TestServers":
+        """Describe the session's servers in the environment; nothing is started yet.
+
+        Throwaway servers synchronise nothing to disk, which only a bench cares about.
+        """
         if HOME in os.environ:
             servers = cls(Path(os.environ[HOME]), owned=False)
         else:
             servers = cls(Path(tempfile.mkdtemp(prefix="gwt-")), owned=True)
-            servers._describe()
+            servers._describe(throwaway=throwaway)
         number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw")) + 1
         base, _, _ = os.environ["REDIS_URL"].rpartition("/")
         os.environ["REDIS_URL"] = f"{base}/{number}"
         return servers
 
-    def _describe(self) -> None:
+    def _describe(self, *, throwaway: bool) -> None:
         state = EmbeddedState.fresh()
         self.home.chmod(0o755)  # PostgreSQL passes through it as another account
         os.environ[HOME] = str(self.home)
         os.environ["GATEWAY_DATA_DIR"] = str(self.home / "data")
         (self.home / "data" / "static").mkdir(parents=True)
         if "DATABASE_URL" not in os.environ:
-            postgres = EmbeddedPostgres(self.home / "pg", state.postgres, throwaway=True)
+            postgres = EmbeddedPostgres(self.home / "pg", state.postgres, throwaway=throwaway)
             os.environ["DATABASE_URL"] = postgres.url
             self.embedded.append(postgres)
         if "REDIS_URL" not in os.environ:
-            valkey = EmbeddedValkey(self.home / "valkey", state.valkey, throwaway=True)
+            valkey = EmbeddedValkey(self.home / "valkey", state.valkey, throwaway=throwaway)
             os.environ["REDIS_URL"] = valkey.url
             self.embedded.append(valkey)
 

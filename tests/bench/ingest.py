@@ -2,7 +2,8 @@
 
     python -m tests.bench.ingest --events 300000 --batch 5000 --threads 1
 
-Uses the database of DATABASE_URL as it is: take an empty one.
+Uses the database of DATABASE_URL as it is: take an empty one, or run it on servers of its
+own by `python -m tests.bench.embedded tests.bench.ingest`.
 """
 
 import argparse
