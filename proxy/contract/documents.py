@@ -213,7 +213,8 @@ class SubjectPolicy(TypedDict):
     """
 
     scope: Scope
-    subject: str  # id of the row (customer: the `user` field itself), or "*"
+    # id of the row; customer: the `user` field itself; environment: its slug; or "*"
+    subject: str
     name: str  # what refusals call it
     blocked: str | None  # reason, shown to the caller; None: not blocked
     budgets: list[BudgetDocument]
