@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from proxy.contract import CHAIN_KINDS, KeyPolicy
+from proxy.contract import KeyPolicy
 from proxy.refusals import Refusal, model_not_allowed, no_default_model, unknown_model
 from proxy.snapshot import Deployment, Snapshot
 
@@ -64,25 +64,6 @@ def choose_model(policy: KeyPolicy, snapshot: Snapshot, requested: str) -> str:
             error_class="not_found",
         )
     return model
-
-
-def fallbacks_for(
-    policy: KeyPolicy, snapshot: Snapshot, model: str
-) -> dict[str, list[dict[str, list[str]]]]:
-    """LiteLLM's fallback parameters for one request: only targets the key may use."""
-    if not snapshot.environment["fallback_enabled"]:
-        return {}
-    found: dict[str, list[dict[str, list[str]]]] = {}
-    for kind in CHAIN_KINDS:
-        targets = [
-            target
-            for target in snapshot.chains.get((model, kind), ())
-            if snapshot.by_model.get(target) and may_use(policy, snapshot, target)
-        ]
-        if targets:
-            parameter = "fallbacks" if kind == "general" else f"{kind}_fallbacks"
-            found[parameter] = [{model: targets}]
-    return found
 
 
 def model_list(policy: KeyPolicy, snapshot: Snapshot, *, anthropic_shape: bool) -> dict[str, Any]:

@@ -219,7 +219,7 @@ class Edge:
         return orjson.dumps(body), b"application/json"
 
     def _choose(self, trace: Trace, fields: dict[str, Any]) -> None:
-        """Model, fallbacks and the facts of the request that the event will carry."""
+        """Model and the facts of the request that the event will carry."""
         assert trace.snapshot is not None
         name = fields.get("model")
         if name is not None and not isinstance(name, str):
@@ -228,9 +228,6 @@ class Edge:
         trace.streaming = fields.get("stream") in (True, "true", "True", "1")
         trace.customer = _customer(fields)
         trace.model = catalogue.choose_model(trace.policy, trace.snapshot, name or "")
-        trace.fallbacks = catalogue.fallbacks_for(trace.policy, trace.snapshot, trace.model)
-        targets = [t for chain in trace.fallbacks.values() for t in chain[0][trace.model]]
-        trace.allowed_models = frozenset([trace.model, *targets])
 
 
 def _ask_for_usage(trace: Trace, body: dict[str, Any]) -> None:

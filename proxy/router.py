@@ -4,6 +4,9 @@ The first snapshot is loaded into an empty Router; every further one is a diff, 
 deployment by deployment with a yield to the event loop every few, so that no request waits
 for a publish. A new Router is never built: LiteLLM's leaks its callbacks.
 
+Each deployment is a group of its own, named by its id: which one is called, how often and
+what comes after a failure is decided at the edge (routing.py), for every lane alike.
+
 Credentials that rotate: LiteLLM caches provider clients under a key that contains the
 secret and the address, so an upserted deployment never meets a client made with the old
 secret (tests/proxy/test_publish.py shows it); the old client leaves the cache by its TTL.
@@ -22,22 +25,20 @@ from proxy.snapshot import Deployment, Snapshot, SnapshotError
 
 # 1.3 ms per upsert: a handful keeps the loop's longest stall in single milliseconds.
 YIELD_EVERY = 4
+RETIRE_AFTER_S = 30.0
 
 
 def new_router() -> litellm.Router:
     """An empty Router, set up the way this gateway uses it."""
     return litellm.Router(
         model_list=[],
+        # The relay decides what is called next; a group of one leaves nothing to choose.
         num_retries=0,
-        # Fallbacks are given per request by the plugin, limited to what the key may use.
         fallbacks=[],
-        max_fallbacks=10,
+        max_fallbacks=0,
+        disable_cooldowns=True,
         routing_strategy="simple-shuffle",
         ignore_invalid_deployments=False,
-        optional_pre_call_checks=[
-            "enforce_model_rate_limits",  # a deployment's RPM and TPM, per worker
-            "responses_api_deployment_check",  # previous_response_id stays where it is known
-        ],
         set_verbose=False,
     )
 
@@ -53,7 +54,6 @@ class _Entry:
         """Whether the Router already has exactly this."""
         return (
             other is not None
-            and self.deployment.model == other.deployment.model
             and self.info == other.info
             and dict(self.deployment.params) == dict(other.deployment.params)
         )
@@ -69,9 +69,9 @@ class RouterApplier:
     async def apply(self, snapshot: Snapshot) -> int:
         """Make the Router serve the snapshot; return how many deployments changed.
 
-        Additions and changes come first, removals last, so a model that is moved from one
-        deployment to another is served throughout. If one cannot be built, everything
-        done so far is undone and SnapshotError names it.
+        Removals come RETIRE_AFTER_S later: requests that run on the old snapshot still call
+        those deployments. If one cannot be built, everything done so far is undone and
+        SnapshotError names it.
         """
         wanted = {
             row.id: _Entry(row, _info(snapshot, row)) for row in snapshot.deployments.values()
@@ -88,20 +88,23 @@ class RouterApplier:
         except SnapshotError:
             await self._undo(done)
             raise
-        for index, deployment_id in enumerate(removed):
-            self.router.delete_deployment(id=deployment_id)
-            if index % YIELD_EVERY == YIELD_EVERY - 1:
-                await asyncio.sleep(0)
         self._applied = wanted
-        self.router.num_retries = snapshot.environment["num_retries"]
+        if removed:
+            loop = asyncio.get_running_loop()
+            loop.call_later(RETIRE_AFTER_S, self._retire, removed)
         return len(changed) + len(removed)
+
+    def _retire(self, removed: list[str]) -> None:
+        for deployment_id in removed:
+            if deployment_id not in self._applied:
+                self.router.delete_deployment(id=deployment_id)
 
     def _upsert(self, entry: _Entry) -> None:
         row = entry.deployment
         try:
             self.router.upsert_deployment(
                 RouterDeployment(
-                    model_name=row.model,
+                    model_name=row.id,
                     litellm_params=dict(row.params),
                     model_info=dict(entry.info),
                 )
@@ -126,8 +129,4 @@ class RouterApplier:
 
 
 def _info(snapshot: Snapshot, row: Deployment) -> dict[str, Any]:
-    info: dict[str, Any] = {"id": row.id, "mode": snapshot.models[row.model]["mode"]}
-    if len(snapshot.by_model[row.model]) == 1:
-        # Cooling down the only deployment would hide its real error behind "none available".
-        info["cooldown_time"] = 0
-    return info
+    return {"id": row.id, "mode": snapshot.models[row.model]["mode"]}

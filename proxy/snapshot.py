@@ -36,6 +36,7 @@ from proxy.contract import (
     document_digest,
     secret_context,
 )
+from proxy.defaults import with_defaults
 
 NONCE_BYTES = 12
 PEPPER_ID = "pepper"
@@ -68,6 +69,12 @@ class Deployment:
     model: str
     provider: str
     provider_kind: str
+    credential: str | None
+    weight: int
+    rpm: int | None
+    tpm: int | None
+    timeout_s: float  # until the whole answer
+    stream_timeout_s: float  # until the first event of a stream
     price: Price | None
     params: Mapping[str, Any] = field(repr=False)  # LiteLLM's litellm_params
     secrets: tuple[str, ...] = field(repr=False)  # the values to scrub from texts
@@ -121,7 +128,7 @@ def build_snapshot(envelope: RevisionEnvelope, *, environment: str, fleet_key: b
     return Snapshot(
         revision=envelope["revision"],
         digest=digest,
-        environment=document["environment"],
+        environment=with_defaults(document["environment"]),
         models={model["name"]: model for model in document["models"]},
         aliases=dict(document["aliases"]),
         deployments=deployments,
@@ -156,6 +163,12 @@ def _build_deployment(
             model=row["model"],
             provider=row["provider"],
             provider_kind=row["provider_kind"],
+            credential=row["credential"],
+            weight=row["weight"],
+            rpm=row["rpm"],
+            tpm=row["tpm"],
+            timeout_s=row["timeout_s"] or environment["timeout_s"],
+            stream_timeout_s=row["stream_timeout_s"] or environment["stream_timeout_s"],
             price=None if price is None else _build_price(price),
             params=_litellm_params(row, credential, secret, environment),
             secrets=tuple(v for v in secret.values() if isinstance(v, str) and len(v) >= 6),
@@ -223,15 +236,13 @@ def _litellm_params(
     params: dict[str, Any] = {
         "timeout": row["timeout_s"] or environment["timeout_s"],
         "stream_timeout": row["stream_timeout_s"] or environment["stream_timeout_s"],
-        # Retries are the Router's, where each one is recorded as an attempt.
+        # Retries are the relay's, where each one is recorded as an attempt.
         "max_retries": 0,
     }
     params.update(credential["params"] if credential else {})
     params.update(secret)
     params.update(row["params"])
     params["model"] = row["litellm_model"]
-    params["weight"] = row["weight"]
-    params.update({name: row[name] for name in ("rpm", "tpm") if row[name] is not None})
     return params
 
 

@@ -1,12 +1,7 @@
-"""What is known of the request that is being served.
-
-The edge puts a Trace into a context variable; LiteLLM's code runs in tasks that inherit
-it, so the plugin finds the trace of its request without touching the request's metadata.
-"""
+"""What is known of the request that is being served."""
 
 import time
 import uuid
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -33,11 +28,8 @@ class Trace:
     streaming: bool = False
     usage_wanted: bool = False  # the client asked for stream_options.include_usage
     body: dict[str, Any] = field(default_factory=dict)  # as passed on; for estimates
-    fallbacks: dict[str, list[dict[str, list[str]]]] = field(default_factory=dict)
-    allowed_models: frozenset[str] = frozenset()  # what may serve it: the model, its fallbacks
     attempts: list[AttemptDocument] = field(default_factory=list)
     attempt_started: float = 0.0
-    failure_mark: tuple[int, Any] | None = None  # which reported failure is accounted for
     closed: bool = False  # the event is written; late callbacks change nothing
 
     def elapsed_ms(self) -> float:
@@ -53,6 +45,3 @@ class Trace:
     def served_by(self) -> AttemptDocument | None:
         """The attempt that answered, else the last that was made."""
         return self.attempts[-1] if self.attempts else None
-
-
-CURRENT: ContextVar[Trace | None] = ContextVar("gateway_trace", default=None)

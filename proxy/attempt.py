@@ -1,0 +1,84 @@
+"""One call to one deployment: what an executor is asked for, and what it answers.
+
+    relay ── Call ──► executor (LiteLLM is one) ──► provider
+      ▲                  │ Failure: nothing of it was sent to the client yet
+      └──── Answer ◄─────┘ else the answer's start and body, as they come
+
+An executor makes exactly one call. Retries, fallbacks and the choice of deployment are the
+relay's: an answer is held back until it is known whether the attempt succeeded.
+"""
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.snapshot import Deployment
+from proxy.trace import Trace
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that failed before anything of it was sent to the client."""
+
+    error_class: str  # one of the contract's ERROR_CLASSES
+    status: int | None  # HTTP status of the provider; None: it gave none
+    message: str  # the provider's words, scrubbed
+    client_status: int = 500  # what the client is told if this failure is the last
+    headers: Headers = ()  # the answer's
+    reset_s: float | None = None  # the provider asks to be left alone for so long
+    charged: bool = False  # the provider had accepted the request, its input is charged
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """An exception of LiteLLM's, as its hooks told of it."""
+
+    error_class: str
+    status: int | None
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """What an executor is to do."""
+
+    trace: Trace
+    deployment: Deployment
+    body: bytes  # with the deployment's id as `model`
+    content_type: bytes
+    client_headers: Headers
+    timeout_s: float  # until the whole answer, of streams until their first event
+    refusals_fail: bool = False  # an answer cut by the provider's content filter is a failure
+    reported: Reported | None = field(default=None)
+    provider_started: float = 0.0  # perf_counter; 0: the provider was not called yet
+    provider_ended: float = 0.0
+    over: bool = False  # late callbacks change nothing
+
+
+class Sink(Protocol):
+    """Where an answer that succeeded goes."""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Status and headers; from here on, there is no other attempt."""
+
+    async def body(self, chunk: bytes, *, last: bool) -> None:
+        """A part of the body. Returns when the client can take more."""
+
+
+class Executor(Protocol):
+    """Makes calls to deployments."""
+
+    lane: str  # what usage events say
+
+    async def attempt(self, call: Call, sink: Sink) -> Failure | None:
+        """Make the call; when it succeeds, pass the answer on to its end.
+
+        A Failure after `sink.start` says how the answer broke off.
+        """
+
+
+CALL: ContextVar[Call | None] = ContextVar("gateway_call", default=None)

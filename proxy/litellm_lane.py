@@ -1,0 +1,253 @@
+"""Calls a deployment through LiteLLM's own app, which translates between providers.
+
+Each deployment is a group of its own in LiteLLM's Router, named by its id, so `model` in
+the body chooses it and nothing else can. The answer is held back until the attempt is known
+to have succeeded: a status below 400 and, of a stream, a first event that is not an error.
+"""
+
+import asyncio
+import logging
+from collections.abc import MutableMapping
+from typing import Any
+
+import orjson
+
+from proxy.attempt import CALL, Call, Failure, Headers, Reported, Sink
+from proxy.errors import class_of_exception, class_of_status, error_text, refine, scrub
+from proxy.reset import reset_s
+from proxy.worker import Backend, Receive
+
+logger = logging.getLogger("gateway.litellm")
+
+_HELD_MAX_BYTES = 64 * 1024  # of an error's body, or of a stream before its first event
+_PROVIDER_PREFIX = b"llm_provider-"
+
+
+class LiteLlmLane:
+    """The executor that knows every provider."""
+
+    lane = "litellm"
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    async def attempt(self, call: Call, sink: Sink) -> Failure | None:
+        """Make one call; see Executor."""
+        CALL.set(call)
+        held = _Held(call, sink)
+        try:
+            async with asyncio.timeout(call.timeout_s) as clock:
+                held.clock = clock
+                await self.backend.app(self._scope(call), _body_once(call.body), held.take)
+        except TimeoutError:
+            if held.passed or not clock.expired():
+                raise
+            held.expired = True
+        except Exception as error:  # noqa: BLE001  # whatever LiteLLM did not handle itself
+            return held.crashed(error)
+        finally:
+            call.over = True
+        return held.failure()
+
+    def _scope(self, call: Call) -> dict[str, Any]:
+        route = call.trace.route
+        headers = [
+            *call.client_headers,
+            (b"host", b"gateway"),
+            (b"content-type", call.content_type),
+            (b"content-length", str(len(call.body)).encode()),
+            (b"authorization", b"Bearer " + self.backend.internal_token.encode()),
+        ]
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": route,
+            "raw_path": route.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": headers,
+            "client": ("127.0.0.1", 0),
+            "server": ("gateway", 80),
+            "state": dict(self.backend.state),
+        }
+
+
+class _Held:
+    """LiteLLM's answer on its way, until it may pass."""
+
+    def __init__(self, call: Call, sink: Sink) -> None:
+        self.call = call
+        self.sink = sink
+        self.clock: asyncio.Timeout | None = None
+        self.expired = False  # the time until the first byte is over
+        self.passed = False
+        self.status = 0
+        self.headers: Headers = ()
+        self._sse = False
+        self._held = b""
+        self._stream_error: str | None = None
+        self._stream_status = 500
+
+    async def take(self, message: MutableMapping[str, Any]) -> None:
+        """A message of the app's answer."""
+        if message["type"] == "http.response.start":
+            self.status, self.headers = message["status"], list(message["headers"])
+            content_type = dict(self.headers).get(b"content-type", b"")
+            self._sse = content_type.startswith(b"text/event-stream")
+        elif message["type"] == "http.response.body":
+            chunk, last = message.get("body", b""), not message.get("more_body", False)
+            if self.passed:
+                await self.sink.body(chunk, last=last)
+            else:
+                await self._hold(chunk, last=last)
+
+    async def _hold(self, chunk: bytes, *, last: bool) -> None:
+        if self.status < 400 and not self._sse:
+            await self._pass()
+            await self.sink.body(chunk, last=last)
+            return
+        if len(self._held) < _HELD_MAX_BYTES:
+            self._held += chunk
+        if self.status >= 400 or self._stream_error is not None:
+            return
+        event = _first_event(self._held, last=last or len(self._held) >= _HELD_MAX_BYTES)
+        if event is None:
+            if last:
+                self._stream_error = "the stream ended before its first event"
+            return
+        error = _error_in(event)
+        if error is not None:
+            self._stream_status, self._stream_error = error
+            return
+        await self._pass()
+        await self.sink.body(self._held, last=last)
+        self._held = b""
+
+    async def _pass(self) -> None:
+        if self.clock is not None and self.clock.expired():
+            raise TimeoutError  # LiteLLM went on although it was cancelled
+        if self.clock is not None:
+            self.clock.reschedule(None)
+        self.passed = True
+        await self.sink.start(self.status, self.headers)
+
+    # --- what became of it -----------------------------------------------------------------
+
+    def failure(self) -> Failure | None:
+        """Why nothing was passed on; None when the answer was."""
+        if self.passed:
+            return None
+        if self.expired:
+            text = f"The provider did not answer within {self.call.timeout_s:g} s."
+            return Failure("timeout", None, text, client_status=408)
+        if self._stream_error is not None:
+            return self._failed_stream(self._stream_error)
+        if not self.status:
+            return Failure("internal", None, "LiteLLM ended without an answer.")
+        return self._refused()
+
+    def _refused(self) -> Failure:
+        """The app answered with an error; its exception, where told, knows more."""
+        reported = self.call.reported or self._reported_by_body()
+        return Failure(
+            reported.error_class,
+            reported.status,
+            reported.message,
+            client_status=self.status,
+            headers=self.headers,
+            reset_s=reset_s([*reported.headers, *_text_headers(self.headers)]),
+        )
+
+    def _reported_by_body(self) -> Reported:
+        document = _loads(self._held)
+        found = document.get("error") if isinstance(document, dict) else None
+        said = found.get("message") if isinstance(found, dict) else None
+        text = str(said or self._held[:500].decode("utf-8", "replace"))
+        return Reported(
+            refine(class_of_status(self.status), text),
+            self.status,
+            error_text(text, self.call.deployment.secrets),
+        )
+
+    def _failed_stream(self, text: str) -> Failure:
+        error_class = refine(class_of_status(self._stream_status), text)
+        cut = error_class in ("connection", "server_error") and not self._held
+        return Failure(
+            "cut_stream" if cut else error_class,
+            self.status,
+            error_text(text, self.call.deployment.secrets),
+            client_status=self._stream_status,
+            headers=[(n, v) for n, v in self.headers if n.startswith(_PROVIDER_PREFIX)],
+            charged=True,
+        )
+
+    def crashed(self, error: BaseException) -> Failure:
+        """LiteLLM raised what it should have handled."""
+        while isinstance(error, ImportError) and error.__context__ is not None:
+            # Its handlers import its database client while handling; that is not the story.
+            error = error.__context__
+        text = f"{type(error).__name__}: {error}"
+        logger.error("litellm failed: %s", scrub(text, self.call.deployment.secrets)[:500])
+        if self.passed:
+            told = error_text(str(error) or type(error).__name__, self.call.deployment.secrets)
+            return Failure(class_of_exception(error), self.status, told)
+        return Failure("internal", None, type(error).__name__)
+
+
+def _first_event(held: bytes, *, last: bool) -> bytes | None:
+    """Payload of the first event that carries one; None: not there yet."""
+    *events, rest = held.replace(b"\r\n", b"\n").split(b"\n\n")
+    for event in [*events, rest] if last else events:
+        lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+        if lines:
+            return b"\n".join(lines)
+    return None
+
+
+def _error_in(payload: bytes) -> tuple[int, str] | None:
+    """Status and words of an error event."""
+    document = _loads(payload)
+    if not isinstance(document, dict):
+        return None
+    found = document.get("error")
+    if not found and document.get("type") not in ("error", "response.failed"):
+        return None
+    error = found if isinstance(found, dict) else document
+    code = str(error.get("code") or "")
+    status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 500
+    text = found if isinstance(found, str) else error.get("message")
+    return status, str(text or payload.decode("utf-8", "replace"))
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _text_headers(headers: Headers) -> list[tuple[str, str]]:
+    """The provider's own among the answer's headers."""
+    found = []
+    for name, value in headers:
+        if name == b"retry-after" or name.startswith(_PROVIDER_PREFIX):
+            own = name.removeprefix(_PROVIDER_PREFIX)
+            found.append((own.decode("latin-1"), value.decode("latin-1")))
+    return found
+
+
+def _body_once(body: bytes) -> Receive:
+    """LiteLLM's view of the client: a whole body, and a connection that never closes."""
+    pending = [body]
+    forever = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        await forever.wait()
+        return {"type": "http.disconnect"}
+
+    return receive

@@ -1,0 +1,230 @@
+"""Which deployment is called next: the plan of a request, and its walk through it.
+
+    requested model ── deployments by weight ── retries
+          └─ the chain for the kind of failure ── each target model likewise
+
+A target is in the plan only if the key may use its model. A deployment that failed in this
+request comes back only when no other is left, after a wait; one whose credential was
+refused does not come back at all. The chains are the requested model's: a target's own
+chains are not followed.
+"""
+
+import base64
+import binascii
+import random
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from proxy.attempt import Failure
+from proxy.catalogue import may_use
+from proxy.contract import CHAIN_KINDS, ChainKind
+from proxy.retry import rule_of, wait_s
+from proxy.snapshot import Deployment, Snapshot
+from proxy.trace import Trace
+
+_RESPONSE_OF = re.compile(rb"^litellm:[^;]*;model_id:([^;]*);response_id:")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The models a request may reach."""
+
+    model: str
+    chains: dict[ChainKind, tuple[str, ...]]
+    deployments: dict[str, tuple[Deployment, ...]]  # by model
+
+    @property
+    def targets(self) -> list[Deployment]:
+        """Every deployment that may be called, the requested model's first."""
+        return [row for rows in self.deployments.values() for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next attempt."""
+
+    deployment: Deployment
+    model: str
+    why: str  # first, retry, fallback, context_window, content_policy
+    wait_s: float = 0.0
+
+
+def plan(trace: Trace) -> Plan:
+    """What may serve the request: its model, and the chain's models that its key may use."""
+    snapshot = trace.snapshot
+    assert snapshot is not None
+    chains: dict[ChainKind, tuple[str, ...]] = {}
+    if snapshot.environment["fallback_enabled"]:
+        for kind in CHAIN_KINDS:
+            found = snapshot.chains.get((trace.model, kind), ())
+            chains[kind] = tuple(name for name in found if _may_follow(trace, snapshot, name))
+    names = [trace.model, *(name for chain in chains.values() for name in chain)]
+    deployments = {name: snapshot.by_model.get(name, ()) for name in names}
+    bound = _bound_to(trace, deployments[trace.model])
+    if bound is not None:
+        deployments[trace.model] = (bound,)
+    return Plan(trace.model, chains, deployments)
+
+
+def _may_follow(trace: Trace, snapshot: Snapshot, name: str) -> bool:
+    return bool(snapshot.by_model.get(name)) and may_use(trace.policy, snapshot, name)
+
+
+def _bound_to(trace: Trace, rows: Iterable[Deployment]) -> Deployment | None:
+    """The deployment that keeps the conversation which a Responses request continues."""
+    previous = trace.body.get("previous_response_id")
+    if not isinstance(previous, str):
+        return None
+    wanted = deployment_of_response(previous)
+    return next((row for row in rows if row.id == wanted), None)
+
+
+def deployment_of_response(response_id: str) -> str | None:
+    """Which deployment made a response: LiteLLM writes it into the ids that clients see."""
+    try:
+        told = base64.b64decode(response_id.removeprefix("resp_").encode())
+    except (binascii.Error, ValueError):
+        return None
+    found = _RESPONSE_OF.match(told)
+    return found.group(1).decode("utf-8", "replace") if found else None
+
+
+@dataclass(slots=True)
+class _Here:
+    """What happened on the model that is being tried."""
+
+    model: str
+    why: str
+    attempts: int = 0  # that count as retries once there was a first
+    failures: dict[str, Failure] = field(default_factory=dict)  # by deployment, newest last
+    last: Failure | None = None
+
+
+class Walk:
+    """One request's way through its plan. Ask `next`, make the attempt, tell `failed`."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        plan: Plan,
+        *,
+        now: Callable[[], float] = time.perf_counter,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        assert trace.snapshot is not None
+        environment = trace.snapshot.environment
+        self.plan = plan
+        self.retries = environment["num_retries"]
+        self.backoff_s = environment["retry_backoff_s"]
+        self.deadline = trace.started + environment["total_timeout_s"]
+        self.verdict: Failure | None = None  # what the client is told if nothing helps
+        self._now, self._draw = now, draw
+        self._here = _Here(plan.model, "first")
+        self._kind: ChainKind | None = None
+        self._queue: list[str] = []
+        self._tried = {plan.model}
+        self._barred: set[str] = set()  # deployments this request does not call again
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left for all attempts together."""
+        return self.deadline - self._now()
+
+    def can_reach(self, kind: ChainKind) -> bool:
+        """Whether a chain of this kind would still lead anywhere."""
+        return any(name not in self._tried for name in self.plan.chains.get(kind, ()))
+
+    def next(self) -> Step | None:
+        """The next attempt, or None when nothing is left that could help."""
+        while self.remaining_s > 0:
+            step = self._choose()
+            if step is not None:
+                return step
+            if not self._advance():
+                return None
+        return None
+
+    def failed(self, step: Step, failure: Failure) -> None:
+        """The attempt failed before anything was sent to the client."""
+        here, rule = self._here, rule_of(failure.error_class)
+        here.attempts += rule.counts
+        here.failures.pop(step.deployment.id, None)
+        here.failures[step.deployment.id] = failure
+        here.last = failure
+        if not rule.again:
+            self._barred.add(step.deployment.id)
+        if rule.others != "any":
+            self._bar_siblings(step.deployment, same_credential=rule.others == "credential")
+        if self.verdict is None or here.model == self.plan.model:
+            # A fallback's own trouble would hide what is wrong with the model asked for.
+            self.verdict = failure
+
+    def _bar_siblings(self, failed: Deployment, *, same_credential: bool) -> None:
+        for row in self.plan.deployments[failed.model]:
+            if not same_credential or row.credential == failed.credential:
+                self._barred.add(row.id)
+
+    # --- within one model ------------------------------------------------------------------
+
+    def _choose(self) -> Step | None:
+        here = self._here
+        if here.attempts > self.retries:
+            return None
+        rows = [r for r in self.plan.deployments[here.model] if r.id not in self._barred]
+        fresh = [row for row in rows if row.id not in here.failures]
+        if fresh:
+            return Step(self._by_weight(fresh), here.model, self._why())
+        return self._again(rows)
+
+    def _again(self, rows: list[Deployment]) -> Step | None:
+        """The deployment that may be called again soonest."""
+        here, best = self._here, None
+        for row in rows:
+            reset_s = here.failures[row.id].reset_s
+            pause_s = wait_s(self.backoff_s, here.attempts - 1, reset_s, self._draw)
+            if pause_s is None or pause_s >= self.remaining_s:
+                continue
+            if best is None or pause_s < best.wait_s:
+                best = Step(row, here.model, self._why(), pause_s)
+        return best
+
+    def _why(self) -> str:
+        return "retry" if self._here.failures else self._here.why
+
+    def _by_weight(self, rows: list[Deployment]) -> Deployment:
+        total = sum(row.weight for row in rows)
+        if total <= 0:
+            return rows[int(self._draw() * len(rows))]
+        mark = self._draw() * total
+        for row in rows:
+            mark -= row.weight
+            if mark < 0:
+                return row
+        return rows[-1]
+
+    # --- from model to model ---------------------------------------------------------------
+
+    def _advance(self) -> bool:
+        """Go to the next model; False when there is none."""
+        last = self._here.last
+        wanted = rule_of(last.error_class).chain if last is not None else "general"
+        if self._kind is None:
+            if wanted is None:
+                return False
+            self._follow(wanted)
+        elif wanted not in (None, "general", self._kind) and self.can_reach(wanted):
+            self._follow(wanted)
+        while self._queue:
+            model = self._queue.pop(0)
+            if model not in self._tried:
+                self._tried.add(model)
+                why = "fallback" if self._kind == "general" else str(self._kind)
+                self._here = _Here(model, why)
+                return True
+        return False
+
+    def _follow(self, kind: ChainKind) -> None:
+        self._kind = kind
+        self._queue = list(self.plan.chains.get(kind, ()))
