@@ -12,6 +12,7 @@ from django.db import connection
 
 from gateway_admin.accounts.models import Organisation
 from gateway_admin.catalog.models import Environment
+from gateway_admin.fleet.breakers import newest_orders
 from gateway_admin.fleet.identity import PEPPER_ID, seal_for_fleet
 from gateway_admin.fleet.models import FleetIdentity
 from gateway_admin.fleet.subject_rules import all_rules, rules_of
@@ -89,7 +90,7 @@ def policy_feed(*, identity: FleetIdentity, since: int) -> Feed:
     environment = identity.environment
     delta = changed_since(environment=environment, since=since) if since > 0 else None
     pepper = seal_for_fleet(identity, environment_pepper(environment), place=PEPPER_ID)
-    orders = breaker_orders(environment)
+    orders = newest_orders(environment)
     if delta is None or delta.keys is None:
         version = delta.version if delta is not None else current_version(environment)
         keys_json, _ = _read(_ALL, environment)
@@ -108,11 +109,6 @@ def calendar() -> CalendarDocument:
         "week_start": organisation.week_start,
         "fiscal_year_month": organisation.fiscal_year_month,
     }
-
-
-def breaker_orders(environment: Environment) -> list[BreakerOrder]:
-    """The newest order to the breaker of each deployment."""
-    return []
 
 
 def _read(sql: str, environment: Environment, *params: list[UUID]) -> tuple[str, list[str]]:

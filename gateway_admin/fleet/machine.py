@@ -21,7 +21,7 @@ from gateway_admin.fleet.reports import Standing, identity_of, order_for, worker
 from gateway_admin.lib.errors import Conflict, InvalidInput
 from proxy.contract import RevisionEnvelope
 
-MAX_REPORT_BYTES = 64 * 1024
+MAX_REPORT_BYTES = 256 * 1024
 
 MachineView = Callable[..., HttpResponse]
 

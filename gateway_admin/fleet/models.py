@@ -114,6 +114,10 @@ class ReplicaWorker(models.Model):
     dropped_events = models.BigIntegerField(default=0)
     healthy = models.BooleanField(default=True)
     reasons = models.JSONField(default=list)
+    unwell_since = models.DateTimeField(null=True)
+    # How limits are counted: shared, local (Redis is away), unbuilt; "" before it was told.
+    counters = models.CharField(max_length=8, blank=True)
+    counters_since = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ["replica", "slot"]
@@ -123,3 +127,75 @@ class ReplicaWorker(models.Model):
 
     def __str__(self) -> str:
         return f"worker {self.slot} of {self.replica}"
+
+
+class BreakerState(models.TextChoices):
+    CLOSED = "closed", "Closed"
+    OPEN = "open", "Open"
+    HALF_OPEN = "half_open", "Half-open"
+
+
+class BreakerTransition(models.Model):
+    """A circuit breaker changed its state, as the worker that saw it told.
+
+    Deployments are named, not referred to: a replica may still tell of one that was deleted.
+    Generations begin anew when Redis was emptied, so the moment is part of the name.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    environment = models.ForeignKey(
+        "catalog.Environment", on_delete=models.CASCADE, related_name="breaker_transitions"
+    )
+    deployment_id = models.UUIDField()
+    generation = models.BigIntegerField()
+    state = models.CharField(max_length=9, choices=BreakerState)
+    at = models.DateTimeField()
+    reason = models.CharField(max_length=300, blank=True)
+    replica = models.CharField(max_length=220, blank=True)  # host and worker
+    received_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-at", "-generation"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["deployment_id", "generation", "state", "at"],
+                name="breaker_transition_once",
+            )
+        ]
+        indexes = [
+            models.Index(fields=["deployment_id", "-at", "-generation"], name="breaker_newest"),
+            models.Index(fields=["at"], name="breaker_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.state} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class BreakerOrder(models.Model):
+    """What a person told a deployment's breaker to do. Replicas follow each order once."""
+
+    class Action(models.TextChoices):
+        OPEN = "open", "Open"
+        CLOSE = "close", "Close"
+        RESET = "reset", "Reset"
+
+    id = models.BigAutoField(primary_key=True)
+    environment = models.ForeignKey(
+        "catalog.Environment", on_delete=models.CASCADE, related_name="breaker_orders"
+    )
+    deployment = models.ForeignKey(
+        "catalog.Deployment", on_delete=models.CASCADE, related_name="breaker_orders"
+    )
+    action = models.CharField(max_length=5, choices=Action)
+    reason = models.CharField(max_length=300)
+    actor = models.ForeignKey(
+        "accounts.User", null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["deployment", "-id"], name="breaker_order_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.get_action_display()} breaker of {self.deployment}"

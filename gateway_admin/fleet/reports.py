@@ -15,15 +15,24 @@ from django.utils import timezone
 
 from gateway_admin.accounts.services import audit
 from gateway_admin.catalog.models import Environment
+from gateway_admin.fleet.breakers import REASON_LENGTH, Told, transitions_store
 from gateway_admin.fleet.identity import token_holders
-from gateway_admin.fleet.models import FleetIdentity, Replica, ReplicaWorker, Revision
+from gateway_admin.fleet.models import (
+    BreakerState,
+    FleetIdentity,
+    Replica,
+    ReplicaWorker,
+    Revision,
+)
 from gateway_admin.fleet.queries import FORGOTTEN_AFTER
 from gateway_admin.keys.models import PolicyClock
 from gateway_admin.lib.errors import Conflict, InvalidInput
-from proxy.contract import SyncOrder, SyncReport
+from proxy.contract import BreakerTransition, SyncOrder, SyncReport
 
 MAX_SLOT = 1_000
 MAX_REASONS = 20
+MAX_TRANSITIONS = 500
+COUNTER_MODES = ("shared", "local", "unbuilt")
 TEXT_LENGTH = 2_000
 BIG = 2**63 - 1
 SMALL = 2**31 - 1
@@ -69,6 +78,7 @@ class Standing:
     slot: int
     workers: int
     values: dict[str, Any]  # columns of ReplicaWorker
+    transitions: list[Told]
 
     @classmethod
     def parse(cls, report: Any) -> "Standing":
@@ -92,6 +102,7 @@ class Standing:
             "dropped_events": _count(report, "dropped_events", BIG),
             "healthy": report["healthy"] is True,
             "reasons": _reasons(report["reasons"]),
+            "counters": _counters(report.get("counters")),
         }
         replica_id = _uuid_or_none(report["replica_id"])
         if replica_id is None:
@@ -103,6 +114,7 @@ class Standing:
             slot=_count(report, "worker", MAX_SLOT),
             workers=numbers["workers"],
             values=values,
+            transitions=_transitions(report.get("breaker_transitions", [])),
         )
 
 
@@ -127,8 +139,16 @@ def worker_report(*, environment: Environment, standing: Standing) -> None:
     values = {**standing.values, "last_seen_at": now}
     if _has_acknowledged(before, standing):
         values["acknowledged_at"] = now
+    values |= _since(before, standing, now)
     ReplicaWorker.objects.filter(pk=before.pk).update(**values)
     _note_rejection(environment, before, standing)
+    if standing.transitions:
+        transitions_store(
+            environment=environment,
+            told=standing.transitions,
+            replica=f"{standing.hostname}, worker {standing.slot}",
+            now=now,
+        )
 
 
 def replicas_forget(*, now: datetime | None = None) -> int:
@@ -184,6 +204,18 @@ def _has_acknowledged(before: ReplicaWorker, standing: Standing) -> bool:
     applied = standing.values["applied_revision"]
     changed = applied != before.applied_revision or before.acknowledged_at is None
     return applied is not None and changed
+
+
+def _since(before: ReplicaWorker, standing: Standing, now: datetime) -> dict[str, datetime | None]:
+    """When it fell ill, and since when it counts as it does now."""
+    found: dict[str, datetime | None] = {}
+    if standing.values["healthy"]:
+        found["unwell_since"] = None
+    elif before.unwell_since is None:
+        found["unwell_since"] = now
+    if standing.values["counters"] != before.counters:
+        found["counters_since"] = now
+    return found
 
 
 def _note_rejection(environment: Environment, before: ReplicaWorker, standing: Standing) -> None:
@@ -251,3 +283,34 @@ def _reasons(value: Any) -> list[str]:
     if not isinstance(value, list):
         raise InvalidInput("reasons is not a list.", field="reasons")
     return [str(reason).replace("\x00", "")[:300] for reason in value[:MAX_REASONS]]
+
+
+def _counters(value: Any) -> str:
+    if value is not None and value not in COUNTER_MODES:
+        raise InvalidInput(f"counters is none of {', '.join(COUNTER_MODES)}.", field="counters")
+    return value or ""
+
+
+def _transitions(value: Any) -> list[Told]:
+    name = "breaker_transitions"
+    if not isinstance(value, list):
+        raise InvalidInput(f"{name} is not a list.", field=name)
+    found = (_transition(row, name) for row in value[:MAX_TRANSITIONS])
+    return [row for row in found if row is not None]
+
+
+def _transition(row: Any, name: str) -> Told | None:
+    if not isinstance(row, dict) or not BreakerTransition.__required_keys__ <= row.keys():
+        raise InvalidInput(f"An entry of {name} has not all fields.", field=name)
+    if row["state"] not in BreakerState.values:
+        raise InvalidInput(f"An entry of {name} has an unknown state.", field=name)
+    deployment = _uuid_or_none(row["deployment"])
+    if deployment is None:
+        return None
+    return Told(
+        deployment_id=deployment,
+        generation=_count(row, "generation", BIG),
+        state=row["state"],
+        at=_moment(row, "at"),
+        reason=_text(row, "reason", REASON_LENGTH),
+    )

@@ -3,6 +3,7 @@
 import structlog
 from celery import shared_task
 
+from gateway_admin.fleet.breakers import transitions_forget
 from gateway_admin.fleet.reports import replicas_forget
 
 log = structlog.get_logger(__name__)
@@ -10,6 +11,11 @@ log = structlog.get_logger(__name__)
 
 @shared_task(name="fleet.forget_silent_replicas")  # type: ignore[untyped-decorator]
 def forget_silent_replicas() -> None:
-    """Forget replicas that were not heard of for a day. A second run at once does no harm."""
+    """Forget replicas that were not heard of for a day, and what breakers did a month ago.
+
+    A second run at once does no harm.
+    """
     if forgotten := replicas_forget():
         log.info("replicas_forgotten", count=forgotten)
+    if forgotten := transitions_forget():
+        log.info("breaker_transitions_forgotten", count=forgotten)

@@ -129,10 +129,10 @@ def test_the_number_of_queries_is_fixed(
     for _ in range(3):
         key, _ = builders.key(people.owner, environment=prod)
     replica = replica_of(prod)
-    with django_assert_num_queries(5):  # token, clock, keys, rules, calendar
+    with django_assert_num_queries(6):  # token, clock, orders, keys, rules, calendar
         replica.get("policies?since=0")
     key_revoke(actor=people.admin, key=key)
-    with django_assert_num_queries(5):  # token, clock, what changed, keys, calendar
+    with django_assert_num_queries(6):  # token, clock, what changed, orders, keys, calendar
         replica.get("policies?since=3")
 
 
