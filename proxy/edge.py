@@ -7,7 +7,11 @@ Order of decisions, each of which can end a request before the next is looked at
     3. key known, active, not expired?        401
     4. body within its limit and readable?    413, 400
     5. model known, allowed, deployed?        404, 403
-    6. LiteLLM there?                         503 with Retry-After
+    6. team, person, customer not blocked?    403
+    7. LiteLLM there?                         503 with Retry-After
+    8. within every limit and budget?         429 (see admission.py; asked by the relay, which
+                                              knows the first deployment)
+    7. kept in the response cache?            answered here
 
 What passes goes to LiteLLM under our own path, without the client's query string and key,
 with an allowlist of headers (see relay.py). Refusals of known keys are usage events.
@@ -30,12 +34,15 @@ from proxy.body import (
     read_body,
     write_form,
 )
+from proxy.cache_replay import replay
 from proxy.contract import KeyPolicy
+from proxy.policies import KEY_PREFIX, is_expired
 from proxy.probes import PROBES, answer_probe
 from proxy.refusals import (
     Refusal,
     bad_body,
     blocked_key,
+    blocked_subject,
     expired_key,
     no_key,
     no_such_route,
@@ -47,7 +54,7 @@ from proxy.refusals import (
 from proxy.relay import Relay, respond
 from proxy.required import check_required
 from proxy.routes import INFERENCE, MODEL_INFO, MODEL_LIST, InferenceRoute, model_in_path
-from proxy.snapshot import KEY_PREFIX, Snapshot, is_expired
+from proxy.snapshot import Snapshot
 from proxy.trace import Trace
 from proxy.usage import refused_event
 from proxy.worker import Receive, Scope, Send, Worker
@@ -163,9 +170,17 @@ class Edge:
     def _usable(self, policy: KeyPolicy) -> KeyPolicy:
         if policy["state"] != "active":
             raise blocked_key(policy)
-        if is_expired(policy):
+        if is_expired(policy, self.worker.clock.now()):
             raise expired_key(policy)
         return policy
+
+    def _check_blocks(self, trace: Trace) -> None:
+        """The team, the person or the customer may be blocked, whatever the key says."""
+        environment = self.worker.settings.fleet.environment
+        for rules in self.worker.policies.path_of(trace.policy, trace.customer, environment):
+            if rules.blocked is not None:
+                self.worker.metrics.admission.refused(rules.scope, "blocked")
+                raise blocked_subject(rules.scope, rules.name, rules.blocked)
 
     def _snapshot(self) -> Snapshot:
         if self.worker.snapshot is None:
@@ -180,15 +195,25 @@ class Edge:
         if scope["method"] != "POST":
             raise wrong_method(scope["method"], route.name, "POST")
         policy = self._identify(scope)
-        trace = Trace(route=route.name, policy=policy, inference=route)
+        trace = Trace(
+            route=route.name,
+            policy=policy,
+            inference=route,
+            started_at=self.worker.clock.now(),
+        )
         try:
             self._usable(policy)
             trace.snapshot = self._snapshot()
             body, content_type = await self._prepare(trace, scope, receive)
+            self._check_blocks(trace)
             if self.worker.backend is None:
                 raise starting()
         except Refusal as refusal:
             await self._refuse(refusal, send, anthropic_shape=route.anthropic_shape, trace=trace)
+            return
+        kept = await self.worker.cache.lookup(trace, scope["headers"], body)
+        if kept is not None:
+            await replay(self.worker, trace, kept, send)
             return
         relay = Relay(self.worker, trace, scope, receive, send)
         await relay.run(body, content_type)

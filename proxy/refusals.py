@@ -145,6 +145,20 @@ def blocked_key(policy: KeyPolicy) -> Refusal:
     )
 
 
+def blocked_subject(scope: str, name: str, reason: str) -> Refusal:
+    """Whose calls are all refused: a team, a person ("user") or a customer."""
+    what = {"user": "person"}.get(scope, scope)
+    why = f": {reason}" if reason else ""
+    return Refusal(
+        403,
+        f"blocked_{scope}",
+        f"All calls of the {what} {name!r} are blocked{why}. Ask an admin to unblock it.",
+        code=f"{scope}_blocked",
+        kind="permission_error",
+        error_class="permission",
+    )
+
+
 def expired_key(policy: KeyPolicy) -> Refusal:
     """A key whose time is over."""
     return Refusal(

@@ -1,7 +1,6 @@
-"""Documents of the control plane -> immutable tables the request path reads. Pure.
+"""The revision of the control plane -> immutable tables the request path reads. Pure.
 
     RevisionEnvelope + fleet key -> Snapshot       what the environment serves
-    PolicyFeed (delta or full)   -> PolicyTable    who may use it
 
 Nothing here does I/O; a document that cannot be built raises SnapshotError, which
 names the deployment at fault when one is.
@@ -9,12 +8,9 @@ names the deployment at fault when one is.
 
 import base64
 import binascii
-import hashlib
-import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -28,9 +24,7 @@ from proxy.contract import (
     CredentialDocument,
     DeploymentDocument,
     EnvironmentDocument,
-    KeyPolicy,
     ModelDocument,
-    PolicyFeed,
     RevisionEnvelope,
     check_document,
     document_digest,
@@ -39,8 +33,6 @@ from proxy.contract import (
 from proxy.defaults import with_defaults
 
 NONCE_BYTES = 12
-PEPPER_ID = "pepper"
-KEY_PREFIX = "sk-gw-"
 
 
 class SnapshotError(Exception):
@@ -244,66 +236,3 @@ def _litellm_params(
     params.update(row["params"])
     params["model"] = row["litellm_model"]
     return params
-
-
-class PolicyTable:
-    """Virtual keys by public id. Deltas are applied whole, between two requests."""
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.pepper = b""
-        self.sealed_pepper = ""
-        self._keys: dict[str, KeyPolicy] = {}
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def apply(self, feed: PolicyFeed, *, environment: str, fleet_key: bytes) -> None:
-        """Take over a feed; raise SnapshotError and change nothing if it is unusable."""
-        try:
-            pepper = open_sealed(feed["pepper"], fleet_key, secret_context(environment, PEPPER_ID))
-            changed = {policy["public_id"]: policy for policy in feed["keys"]}
-            removed, full, version = feed["removed"], feed["full"], int(feed["version"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise SnapshotError(f"policies refused: {_describe(error)}") from error
-        keys = {} if full else dict(self._keys)
-        for public_id in removed:
-            keys.pop(public_id, None)
-        keys.update(changed)
-        self._keys, self.pepper, self.version = keys, pepper, version
-        self.sealed_pepper = feed["pepper"]
-
-    def find(self, key: str) -> KeyPolicy | None:
-        """Policy of a presented key, or None if the key is not one of ours."""
-        if not key.startswith(KEY_PREFIX) or len(key) > 256:
-            return None
-        public_id = key[len(KEY_PREFIX) :].split("-", 1)[0]
-        policy = self._keys.get(public_id)
-        digest = hmac.new(self.pepper, key.encode(), hashlib.sha256).hexdigest()
-        # Unknown ids compare against themselves' negation, so both paths cost the same.
-        expected = policy["digest"] if policy is not None else "0" * 64
-        return policy if hmac.compare_digest(digest, expected) and policy is not None else None
-
-    def export(self) -> PolicyFeed:
-        """The whole table as a full feed, for the last good state on disk."""
-        return {
-            "version": self.version,
-            "full": True,
-            "pepper": self.sealed_pepper,
-            "keys": list(self._keys.values()),
-            "removed": [],
-        }
-
-
-def is_expired(policy: KeyPolicy, now: datetime | None = None) -> bool:
-    """Whether the key's time is over. An unreadable time counts as over."""
-    expires_at = policy["expires_at"]
-    if expires_at is None:
-        return False
-    try:
-        moment = datetime.fromisoformat(expires_at)
-    except ValueError:
-        return True
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment <= (now or datetime.now(UTC))

@@ -13,14 +13,17 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Protocol
 
+from proxy.cache import ResponseCache
+from proxy.clock import Clock
 from proxy.contract import PolicyFeed, SyncReport, UsageEventDocument
 from proxy.control import ControlPlane, ControlPlaneError
 from proxy.health import Health
 from proxy.metrics import Metrics
+from proxy.policies import PolicyTable
 from proxy.redis_link import RedisLink
 from proxy.settings import ProxySettings
 from proxy.shipper import SHIP_INTERVAL_MAX_S, Shipper
-from proxy.snapshot import PolicyTable, Snapshot
+from proxy.snapshot import Snapshot
 from proxy.spool import Spool
 from proxy.state import StateDirectory
 from proxy.sync import Synchroniser
@@ -78,6 +81,7 @@ class Worker:
         self.replica_id = self.state.replica_id()
         self.hostname = socket.gethostname()
         self.health = Health()
+        self.clock = Clock()
         self.snapshot: Snapshot | None = None
         self.policies = PolicyTable()
         self.policies_known = False
@@ -93,6 +97,7 @@ class Worker:
         # Counters, breakers, cache. None: this replica has no Redis and counts alone.
         url = settings.fleet.redis_url
         self.link = RedisLink(url, settings.counter_timeout_s) if url else None
+        self.cache = ResponseCache(settings, metrics)
         self.sync = Synchroniser(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -113,6 +118,7 @@ class Worker:
             return
         if self.link is not None:
             await self.link.start()
+        await self.cache.start()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.sync.round(), FIRST_SYNC_MAX_S)
         self.spawn(self.sync.run())
@@ -135,6 +141,7 @@ class Worker:
         self.spool.close()
         if self.link is not None:
             await self.link.stop()
+        await self.cache.stop()
         await self.control.close()
         if self.backend is not None:
             await self.backend.stop()

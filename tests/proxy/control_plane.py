@@ -13,10 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from proxy.contract import (
+    BreakerOrder,
+    CalendarDocument,
     KeyPolicy,
     PolicyFeed,
     RevisionDocument,
     RevisionEnvelope,
+    SubjectPolicy,
     SyncReport,
     UsageEventDocument,
     check_event,
@@ -33,6 +36,16 @@ class ControlPlanePeer:
         self.revisions: dict[int, RevisionEnvelope] = {}
         self.keys: dict[str, KeyPolicy] = {}
         self.changes: list[tuple[int, str]] = []  # policy version, public id
+        self.subjects: dict[tuple[str, str], SubjectPolicy] = {}
+        self.subject_changes: list[tuple[int, tuple[str, str]]] = []
+        self.calendar: CalendarDocument = {
+            "time_zone": "UTC",
+            "week_start": 1,
+            "fiscal_year_month": 1,
+        }
+        self.breaker_orders: list[BreakerOrder] = []
+        self.counters_asked = 0
+        self.build_counters: Callable[[], None] = lambda: None
         self.policy_version = 0
         self.reports: list[SyncReport] = []
         self.events: dict[str, UsageEventDocument] = {}
@@ -72,6 +85,38 @@ class ControlPlanePeer:
             self.keys.pop(public_id, None)
             self.changes.append((self.policy_version, public_id))
             return self.policy_version
+
+    def set_subject(self, row: SubjectPolicy) -> int:
+        """Give a subject other rules; without any it is removed."""
+        key = (row["scope"], row["subject"])
+        with self.lock:
+            self.policy_version += 1
+            if row["budgets"] or row["limits"] or row["blocked"] is not None:
+                self.subjects[key] = row
+            else:
+                self.subjects.pop(key, None)
+            self.subject_changes.append((self.policy_version, key))
+            return self.policy_version
+
+    def clear_subjects(self) -> int:
+        """Remove all rules."""
+        with self.lock:
+            self.policy_version += 1
+            self.subject_changes += [(self.policy_version, key) for key in self.subjects]
+            self.subjects.clear()
+            return self.policy_version
+
+    def touch(self) -> int:
+        """A new calendar or new orders to breakers: nothing else changed."""
+        with self.lock:
+            self.policy_version += 1
+            return self.policy_version
+
+    def counters(self) -> dict[str, Any]:
+        """A worker found the counters unbuilt."""
+        self.counters_asked += 1
+        self.build_counters()
+        return {}
 
     def wait_for(self, what: str, check: Callable[[], bool], timeout_s: float = 10.0) -> None:
         """Wait until a condition holds, or fail naming it."""
@@ -126,12 +171,19 @@ class ControlPlanePeer:
         with self.lock:
             full = since == 0
             changed = set(self.keys) if full else {p for v, p in self.changes if v > since}
+            subjects = (
+                set(self.subjects) if full else {k for v, k in self.subject_changes if v > since}
+            )
             return {
                 "version": self.policy_version,
                 "full": full,
                 "pepper": sealed("pepper", PEPPER),
                 "keys": [self.keys[p] for p in sorted(changed) if p in self.keys],
                 "removed": [] if full else sorted(p for p in changed if p not in self.keys),
+                "subjects": [self.subjects[k] for k in sorted(subjects) if k in self.subjects],
+                "removed_subjects": [list(k) for k in sorted(subjects) if k not in self.subjects],
+                "calendar": self.calendar,
+                "breaker_orders": list(self.breaker_orders),
             }
 
     def usage(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -176,6 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200 if found else 404, found or {})
         if path.startswith("/fleet/v1/policies?since="):
             return self._send(200, self.peer.policies(int(path.rpartition("=")[2])))
+        if path == "/fleet/v1/counters":
+            return self._send(200, self.peer.counters())
         if path == "/fleet/v1/usage":
             if self.peer.usage_status != 200:
                 return self._send(self.peer.usage_status, {"error": "as the test wishes"})

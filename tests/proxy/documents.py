@@ -5,17 +5,23 @@ import hashlib
 import hmac
 import json
 import os
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from proxy.contract import (
+    BudgetDocument,
     CredentialDocument,
     DeploymentDocument,
     KeyPolicy,
+    LimitDocument,
     RevisionDocument,
     RevisionEnvelope,
+    SubjectPolicy,
     document_digest,
     secret_context,
 )
+from proxy.contract.counters import nano_dollars
 from proxy.snapshot import seal
 
 ENVIRONMENT = "prod"
@@ -53,7 +59,53 @@ def policy(public_id: str, **changes: Any) -> KeyPolicy:
         "user": "teammate@example.com",
         "models": None,
         "tags": {"product": "web"},
+        "cache": "off",
+        "cache_ttl_s": None,
+        "cache_version": 0,
+        "max_output_tokens": None,
     }
+    return row | changes  # type: ignore[return-value]
+
+
+def subject(
+    scope: str,
+    subject: str,
+    *,
+    budgets: Sequence[BudgetDocument] = (),
+    limits: Sequence[LimitDocument] = (),
+    blocked: str | None = None,
+    name: str = "",
+) -> SubjectPolicy:
+    """The rules of one subject, or with "*" of each without its own."""
+    return {
+        "scope": scope,  # type: ignore[typeddict-item]
+        "subject": subject,
+        "name": name or subject,
+        "blocked": blocked,
+        "budgets": list(budgets),
+        "limits": list(limits),
+    }
+
+
+def budget(id: str, usd: str, **changes: Any) -> BudgetDocument:
+    """A monthly budget."""
+    row: dict[str, Any] = {
+        "id": id,
+        "name": f"budget {id}",
+        "model": None,
+        "limit_nano": nano_dollars(Decimal(usd)),
+        "period": "month",
+        "rolling_hours": None,
+        "soft_percent": [],
+        "override_nano": None,
+        "override_until": None,
+    }
+    return row | changes  # type: ignore[return-value]
+
+
+def limit(id: str, **changes: Any) -> LimitDocument:
+    """A limit: `rpm`, `tpm`, `parallel`, `model`."""
+    row: dict[str, Any] = {"id": id, "model": None, "rpm": None, "tpm": None, "parallel": None}
     return row | changes  # type: ignore[return-value]
 
 
@@ -118,6 +170,10 @@ def document(
             "timeout_s": 20.0,
             "stream_timeout_s": 10.0,
             "num_retries": 0,
+            "total_timeout_s": 60.0,
+            "retry_backoff_s": 0.05,
+            "default_output_tokens": None,
+            "on_counter_outage": "share",
             **environment,  # type: ignore[typeddict-item]
         },
         "models": [
@@ -126,6 +182,7 @@ def document(
                 "mode": (modes or {}).get(name, "chat"),
                 "context_window": 128_000,
                 "max_output_tokens": 16_384,
+                "cache": True,
             }
             for name in names
         ],
