@@ -371,6 +371,27 @@ class BudgetBalance(models.Model):
         return f"{self.subject} in {self.period_id}: {self.spent}"
 
 
+class BudgetNotice(models.Model):
+    """Spend crossed one of a budget's soft thresholds; noted once per period."""
+
+    budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="notices")
+    subject = models.CharField(max_length=256)  # as BudgetBalance.subject
+    period_id = models.CharField(max_length=16)
+    percent = models.PositiveSmallIntegerField()
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["budget", "subject", "period_id", "percent"], name="budget_notice_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subject} reached {self.percent}% in {self.period_id}"
+
+
 class RateLimit(Rule):
     """How fast: requests and tokens in any 60 seconds, requests at once. NULL: not limited."""
 

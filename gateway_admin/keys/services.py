@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,8 @@ from gateway_admin.accounts.roles import is_admin
 from gateway_admin.accounts.services import audit
 from gateway_admin.catalog.models import Environment
 from gateway_admin.keys import queries
-from gateway_admin.keys.models import Membership, Team, VirtualKey
+from gateway_admin.keys.cache_services import team_cache_version
+from gateway_admin.keys.models import Membership, Scope, Team, VirtualKey
 from gateway_admin.keys.policies import policy_changed
 from gateway_admin.lib import crypto
 from gateway_admin.lib.errors import Conflict, InvalidInput
@@ -27,7 +29,35 @@ MAX_TAGS = 20
 _TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,39}")
 MAX_TAG_VALUE = 200
 
+CHANGEABLE = [
+    "name",
+    "owner",
+    "team",
+    "allowed_models",
+    "expires_at",
+    "tags",
+    "cache",
+    "cache_ttl_s",
+    "cache_version",
+    "max_output_tokens",
+]
+MAX_CACHE_TTL_S = 30 * 86_400
+MAX_OUTPUT_TOKENS = 10_000_000
+
 State = VirtualKey.State
+
+
+@dataclass(frozen=True)
+class AnswerRules:
+    """What holds for a key's answers. None: as the environment says."""
+
+    cache: str = VirtualKey.Cache.OFF
+    cache_ttl_s: int | None = None
+    max_output_tokens: int | None = None  # of requests that state no cap
+
+
+def answer_rules(key: VirtualKey) -> AnswerRules:
+    return AnswerRules(key.cache, key.cache_ttl_s, key.max_output_tokens)
 
 
 def environment_pepper(environment: Environment) -> bytes:
@@ -51,6 +81,7 @@ def key_create(
     allowed_models: Sequence[str] | None = None,
     expires_at: datetime | None = None,
     tags: Mapping[str, str] | None = None,
+    answers: AnswerRules | None = None,
 ) -> tuple[VirtualKey, str]:
     """Issue a key; its text is returned this once and stored nowhere.
 
@@ -69,7 +100,9 @@ def key_create(
         allowed_models=_checked_models(environment, allowed_models, known=()),
         expires_at=_checked_expiry(expires_at),
         tags=checked_tags(tags or {}),
+        cache_version=team_cache_version(environment=environment, team=team),
         created_by=actor,
+        **asdict(_checked_answers(answers or AnswerRules())),
     )
     changes = {field: [None, value] for field, value in _facts(key).items() if value}
     _audit(actor, "key.create", key, changes)
@@ -88,14 +121,21 @@ def key_update(
     allowed_models: Sequence[str] | None,
     expires_at: datetime | None,
     tags: Mapping[str, str],
+    answers: AnswerRules | None = None,
 ) -> VirtualKey:
-    """Change what a key is for and may do; the secret stays as it is."""
+    """Change what a key is for and may do; the secret stays as it is.
+
+    `answers` None: they stay.
+    """
     key = _locked(key)
     if key.state == State.REVOKED:
         raise Conflict("This key is revoked for good. Issue a new one instead.")
     before = _facts(key)
     if (owner, team) != (key.owner, key.team):
         _check_place(actor=actor, owner=owner, team=team)
+    if team != key.team:
+        version = team_cache_version(environment=key.environment, team=team)
+        key.cache_version = max(key.cache_version, version)
     if expires_at != key.expires_at:
         key.expires_at = _checked_expiry(expires_at)
     key.name = _checked_name(name)
@@ -105,14 +145,18 @@ def key_update(
         key.environment, allowed_models, known=key.allowed_models or ()
     )
     key.tags = checked_tags(tags)
+    for field, value in asdict(_checked_answers(answers or answer_rules(key))).items():
+        setattr(key, field, value)
     after = _facts(key)
     changes = {
         field: [before[field], after[field]] for field in after if before[field] != after[field]
     }
     if changes:
-        key.save(update_fields=["name", "owner", "team", "allowed_models", "expires_at", "tags"])
+        key.save(update_fields=CHANGEABLE)
         _audit(actor, "key.update", key, changes)
-        policy_changed(keys=[key])
+        # Refusals by the key's own rules say its name, too.
+        named = [(key.environment, (Scope.KEY.value, str(key.pk)))] if "name" in changes else []
+        policy_changed(keys=[key], subjects=named)
     return key
 
 
@@ -278,6 +322,18 @@ def _checked_models(
     return sorted(set(names))
 
 
+def _checked_answers(answers: AnswerRules) -> AnswerRules:
+    if answers.cache not in VirtualKey.Cache.values:
+        raise InvalidInput("Off, deterministic requests, or all.", field="cache")
+    ttl = answers.cache_ttl_s
+    if ttl is not None and not 1 <= ttl <= MAX_CACHE_TTL_S:
+        raise InvalidInput(f"1 to {MAX_CACHE_TTL_S:,} seconds.", field="cache_ttl_s")
+    cap = answers.max_output_tokens
+    if cap is not None and not 1 <= cap <= MAX_OUTPUT_TOKENS:
+        raise InvalidInput(f"1 to {MAX_OUTPUT_TOKENS:,} tokens.", field="max_output_tokens")
+    return answers
+
+
 def _facts(key: VirtualKey) -> dict[str, Any]:
     """What the audit trail tells of a key."""
     return {
@@ -287,6 +343,9 @@ def _facts(key: VirtualKey) -> dict[str, Any]:
         "models": "all" if key.allowed_models is None else list(key.allowed_models),
         "expires": key.expires_at.isoformat() if key.expires_at else None,
         "tags": dict(key.tags),
+        "cache": None if key.cache == VirtualKey.Cache.OFF else key.cache,
+        "cache time, s": key.cache_ttl_s,
+        "output cap": key.max_output_tokens,
     }
 
 

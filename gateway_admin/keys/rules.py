@@ -1,0 +1,66 @@
+"""Which rules hold for a subject: its own, else the defaults of its scope."""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from django.db.models import Q, QuerySet
+
+from gateway_admin.catalog.models import Environment
+from gateway_admin.keys.models import Block, Budget, RateLimit, Team, VirtualKey
+from gateway_admin.keys.policies import SubjectRef
+from gateway_admin.keys.subjects import Subject, scope_of, target_id
+
+AnyRule = TypeVar("AnyRule", Budget, RateLimit)
+RELATED = ("environment", "team", "user", "key", "customer", "credential")
+
+
+def own_or_default(rules: Iterable[AnyRule]) -> list[AnyRule]:
+    """Of rules of one subject and of its scope's defaults: those that hold.
+
+    Own rules replace the defaults of the same model, whatever their period.
+    """
+    found = list(rules)
+    own = {rule.model for rule in found if not rule.is_default}
+    return [rule for rule in found if not rule.is_default or rule.model not in own]
+
+
+def rules_for(rules: QuerySet[AnyRule], subjects: Sequence[Subject]) -> list[list[AnyRule]]:
+    """For each of these subjects (of one environment) the rules that hold, in one query."""
+    if not subjects:
+        return []
+    wanted = Q(pk=None)
+    for scope, ref in {subject.ref for subject in subjects}:
+        wanted |= (
+            Q(scope=scope, subject__in={ref, "*"})
+            if scope != "environment"
+            else Q(scope=scope, subject=ref)
+        )
+    rows = rules.filter(wanted, environment=subjects[0].environment).select_related(*RELATED)
+    found = list(rows.order_by("model", "created_at"))
+    return [
+        own_or_default(
+            rule
+            for rule in found
+            if rule.scope == subject.ref[0] and (rule.is_default or rule.subject == subject.id)
+        )
+        for subject in subjects
+    ]
+
+
+def path_of(key: VirtualKey) -> list[Subject]:
+    """Whose rules hold for calls of a key, the key first. Customers come with the request."""
+    above = [row for row in (key.owner, key.team) if row is not None]
+    subjects = [Subject(scope_of(row), key.environment, row) for row in [key, *above]]
+    return [*subjects, Subject("environment", key.environment)]
+
+
+def subjects_with_rules(team: Team) -> list[tuple[Environment, SubjectRef]]:
+    """Environments in which replicas know a team by its rules."""
+    ref = ("team", target_id(team))
+    found: dict[Environment, SubjectRef] = {}
+    for rules in (Budget.objects, RateLimit.objects):
+        for rule in rules.filter(team=team).select_related("environment"):
+            found[rule.environment] = ref
+    if Block.objects.filter(team=team).exists():
+        found.update(dict.fromkeys(Environment.objects.all(), ref))
+    return list(found.items())
