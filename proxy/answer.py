@@ -48,6 +48,8 @@ class Answer:
         self._read_headers(headers)
         self._headers = [*kept_headers(headers), *gateway_headers(self.trace)]
         self._headers += self.extra_headers()
+        if self.trace.cache is not None:
+            self.trace.cache.begin(self._headers)
         content_type = dict(headers).get(b"content-type", b"")
         self._sse = content_type.startswith(b"text/event-stream")
         self.capture.sse_began = self._sse
@@ -119,6 +121,8 @@ class Answer:
         """Tell the client that the answer is not whole, in the stream's own words."""
         if self._over or self.client_gone:
             return
+        if self.trace.cache is not None:
+            self.trace.cache.spoil()
         shape = anthropic_shape(self.trace)
         body = error_body(
             scrub(self.capture.error or "the answer ended before its end"),
@@ -148,6 +152,8 @@ class Answer:
 
     async def _forward(self, chunk: bytes, *, more: bool) -> None:
         self._over = self._over or not more
+        if self.trace.cache is not None:
+            self.trace.cache.add(chunk, last=not more)
         if not self.client_gone and (chunk or not more):
             await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
 
@@ -165,6 +171,8 @@ def gateway_headers(trace: Trace) -> list[tuple[bytes, bytes]]:
         found.append((b"x-gateway-model", served["model"].encode("latin-1", "replace")))
         found.append((b"x-gateway-deployment", (served["deployment"] or "").encode()))
         found.append((b"x-gateway-attempts", str(len(trace.attempts)).encode()))
+    if trace.cache is not None:
+        found += trace.cache.headers()
     return found
 
 

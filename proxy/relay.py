@@ -237,6 +237,8 @@ class Relay:
             event = finished_event(self.trace, capture, aborted=aborted, count_tokens=None)
         self.trace.closed = True
         self.worker.record(event)
+        if self.trace.cache is not None:
+            self.trace.cache.settled(event)
 
     def _settle_now(self, *, aborted: bool) -> None:
         """Last resort when this task itself is being cancelled."""

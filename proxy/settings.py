@@ -46,6 +46,7 @@ class ProxySettings:
     shutdown_grace_s: float
     spool_max_bytes: int
     counter_timeout_s: float  # a Redis slower than this counts as down
+    cache_max_bytes: int  # most that kept answers of the environment may take in Redis
     log_level: str
 
 
@@ -66,6 +67,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> ProxySettings:
         shutdown_grace_s=_number(environ, "GATEWAY_SHUTDOWN_GRACE_S", 20.0, low=0.0),
         spool_max_bytes=_integer(environ, "GATEWAY_SPOOL_MAX_BYTES", 1024**3, low=65_536),
         counter_timeout_s=_number(environ, "GATEWAY_COUNTER_TIMEOUT_S", 0.25, low=0.01),
+        cache_max_bytes=_integer(environ, "GATEWAY_CACHE_MAX_BYTES", 256 * 1024 * 1024, low=0),
         log_level=_log_level(environ),
     )
 

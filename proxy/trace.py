@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from proxy.cache_use import CacheUse
 from proxy.contract import AttemptDocument, KeyPolicy
 from proxy.routes import InferenceRoute
 from proxy.snapshot import Deployment, Snapshot
@@ -30,6 +31,7 @@ class Trace:
     body: dict[str, Any] = field(default_factory=dict)  # as passed on; for estimates
     attempts: list[AttemptDocument] = field(default_factory=list)
     attempt_started: float = 0.0
+    cache: CacheUse | None = None  # None: not offered
     closed: bool = False  # the event is written; late callbacks change nothing
 
     def elapsed_ms(self) -> float:

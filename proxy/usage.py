@@ -48,6 +48,25 @@ def refused_event(trace: Trace, refusal: Refusal) -> UsageEventDocument:
     return _event(trace, end, None)
 
 
+def cached_event(
+    trace: Trace, *, model: str, deployment: str | None, saved_cost: str | None
+) -> UsageEventDocument:
+    """The edge answered with a kept answer: nothing was consumed, this much was saved."""
+    end = _End(
+        status="ok",
+        http_status=200,
+        error_class=None,
+        error=None,
+        usage=Usage(),
+        cost=Decimal(0),
+        ttft_ms=trace.elapsed_ms() if trace.streaming else None,
+    )
+    event = _event(trace, end, None)
+    event["why"], event["saved_cost"] = "cache", saved_cost
+    event["model"], event["deployment"] = model, deployment
+    return event
+
+
 def finished_event(
     trace: Trace, capture: Capture, *, aborted: bool, count_tokens: CountTokens | None
 ) -> UsageEventDocument:

@@ -1,0 +1,78 @@
+"""A cached answer, and how it lies in Redis: compressed, encrypted, bound to its key."""
+
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from proxy.cache_key import FORMAT
+
+NONCE_BYTES = 12
+SLICE_BYTES = 16 * 1024
+
+
+class UnreadableEntry(ValueError):
+    """Bytes in Redis that were not put there under this key by this environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedAnswer:
+    """An answer as a client received it, and what it cost then."""
+
+    body: bytes  # of a stream: all its events
+    headers: list[list[str]]  # of the answer, without those that name the request
+    streaming: bool
+    stored_at: float  # time.time()
+    model: str
+    deployment: str | None
+    cost: str | None  # decimal string in USD; None: unpriced
+
+    def age_s(self) -> float:
+        """Seconds since it was kept."""
+        return max(0.0, time.time() - self.stored_at)
+
+    @property
+    def saved_cost(self) -> Decimal | None:
+        """What the provider would have charged, USD."""
+        return None if self.cost is None else Decimal(self.cost)
+
+    def parts(self) -> Iterator[bytes]:
+        """The body in the pieces in which it is sent: whole events of a stream."""
+        if not self.streaming:
+            yield self.body
+            return
+        start = 0
+        while start < len(self.body):
+            # The first event alone: whoever measures the first byte measures the first event.
+            end = self.body.find(b"\n\n", start + SLICE_BYTES if start else 0)
+            end = len(self.body) if end < 0 else end + 2
+            yield self.body[start:end]
+            start = end
+
+
+def seal_answer(answer: CachedAnswer, key: bytes, name: str) -> bytes:
+    """Nonce, then AES-256-GCM over the compressed answer, with the entry's name beside it."""
+    facts = asdict(answer)
+    body: bytes = facts.pop("body")
+    plain = orjson.dumps({"format": FORMAT, **facts}) + b"\n" + body
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, zlib.compress(plain, 1), name.encode())
+
+
+def open_answer(sealed: bytes, key: bytes, name: str) -> CachedAnswer:
+    """The inverse; raises UnreadableEntry."""
+    try:
+        raw = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], name.encode())
+        head, _, body = zlib.decompress(raw).partition(b"\n")
+        facts = orjson.loads(head)
+        if facts.pop("format") != FORMAT:
+            raise ValueError("an entry of another format")
+        return CachedAnswer(body=body, **facts)
+    except (InvalidTag, zlib.error, ValueError, TypeError, KeyError) as error:
+        raise UnreadableEntry(type(error).__name__) from error
