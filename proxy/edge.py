@@ -35,7 +35,6 @@ from proxy.body import (
     write_form,
 )
 from proxy.cache_replay import replay
-from proxy.cache_replay import replay
 from proxy.contract import KeyPolicy
 from proxy.policies import KEY_PREFIX, is_expired
 from proxy.probes import PROBES, answer_probe
@@ -211,10 +210,6 @@ class Edge:
                 raise starting()
         except Refusal as refusal:
             await self._refuse(refusal, send, anthropic_shape=route.anthropic_shape, trace=trace)
-            return
-        kept = await self.worker.cache.lookup(trace, scope["headers"], body)
-        if kept is not None:
-            await replay(self.worker, trace, kept, send)
             return
         kept = await self.worker.cache.lookup(trace, scope["headers"], body)
         if kept is not None:

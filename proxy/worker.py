@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from proxy.cache import ResponseCache
 from proxy.clock import Clock
-from proxy.cache import ResponseCache
 from proxy.contract import PolicyFeed, SyncReport, UsageEventDocument
 from proxy.control import ControlPlane, ControlPlaneError
 from proxy.health import Health
@@ -99,7 +98,6 @@ class Worker:
         url = settings.fleet.redis_url
         self.link = RedisLink(url, settings.counter_timeout_s) if url else None
         self.cache = ResponseCache(settings, metrics)
-        self.cache = ResponseCache(settings, metrics)
         self.sync = Synchroniser(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -120,7 +118,6 @@ class Worker:
             return
         if self.link is not None:
             await self.link.start()
-        await self.cache.start()
         await self.cache.start()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.sync.round(), FIRST_SYNC_MAX_S)
@@ -144,7 +141,6 @@ class Worker:
         self.spool.close()
         if self.link is not None:
             await self.link.stop()
-        await self.cache.stop()
         await self.cache.stop()
         await self.control.close()
         if self.backend is not None:
