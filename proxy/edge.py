@@ -9,9 +9,9 @@ Order of decisions, each of which can end a request before the next is looked at
     5. model known, allowed, deployed?        404, 403
     6. team, person, customer not blocked?    403
     7. LiteLLM there?                         503 with Retry-After
-    8. within every limit and budget?         429 (see admission.py; asked by the relay, which
+    8. kept in the response cache?            answered here
+    9. within every limit and budget?         429 (see admission.py; asked by the relay, which
                                               knows the first deployment)
-    7. kept in the response cache?            answered here
 
 What passes goes to LiteLLM under our own path, without the client's query string and key,
 with an allowlist of headers (see relay.py). Refusals of known keys are usage events.
