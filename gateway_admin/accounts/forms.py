@@ -1,5 +1,6 @@
 """Forms of people, tokens, the organisation and the audit list."""
 
+from calendar import day_name, month_name
 from datetime import datetime, time, timedelta
 from typing import Any
 from zoneinfo import available_timezones
@@ -114,10 +115,23 @@ class OrganisationForm(forms.Form):
         choices=[(name, name.replace("_", " ")) for name in sorted(available_timezones())],
         help_text="Pages write times and cut days in this zone. Usage is kept in UTC.",
     )
+    week_start = forms.TypedChoiceField(
+        label="Weeks begin on",
+        choices=list(enumerate(day_name, start=1)),
+        coerce=int,
+        help_text="For weekly budgets.",
+    )
+    fiscal_year_month = forms.TypedChoiceField(
+        label="The fiscal year begins in",
+        choices=[(number, month_name[number]) for number in range(1, 13)],
+        coerce=int,
+        help_text="For quarterly and yearly budgets. Another calendar holds at once: what was "
+        "spent in the running periods is counted anew from the ledger.",
+    )
 
     @classmethod
     def of(cls, organisation: Organisation, data: Any = None) -> "OrganisationForm":
-        return cls(data, initial={"name": organisation.name, "time_zone": organisation.time_zone})
+        return cls(data, initial={name: getattr(organisation, name) for name in cls.base_fields})
 
 
 class AuditFilter(forms.Form):

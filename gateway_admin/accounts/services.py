@@ -262,26 +262,61 @@ def api_token_revoke(*, actor: User, token: ApiToken) -> None:
 
 
 @transaction.atomic
-def organisation_update(*, actor: User, name: str, time_zone: str) -> Organisation:
-    """Name the organisation and the zone in which pages write times, an IANA name."""
-    wanted = {"name": " ".join(name.split()), "time_zone": time_zone}
-    if not wanted["name"]:
-        raise InvalidInput("Give the organisation a name.", field="name")
-    if time_zone not in available_timezones():
-        raise InvalidInput("No such time zone. Europe/Berlin is one.", field="time_zone")
+def organisation_update(
+    *,
+    actor: User,
+    name: str,
+    time_zone: str,
+    week_start: int | None = None,
+    fiscal_year_month: int | None = None,
+) -> Organisation:
+    """Name the organisation; say in which zone (an IANA name) and how it cuts its periods.
+
+    `week_start`: 1 Monday to 7 Sunday; `fiscal_year_month`: 1 to 12. None: it stays.
+    """
     organisation = Organisation.objects.select_for_update(no_key=True).get()
+    wanted = {
+        "name": " ".join(name.split()),
+        "time_zone": time_zone,
+        "week_start": organisation.week_start if week_start is None else week_start,
+        "fiscal_year_month": (
+            organisation.fiscal_year_month if fiscal_year_month is None else fiscal_year_month
+        ),
+    }
+    _check_organisation(wanted)
     changes = {
         field: [getattr(organisation, field), value]
         for field, value in wanted.items()
         if getattr(organisation, field) != value
     }
     if changes:
-        organisation.name, organisation.time_zone = wanted["name"], wanted["time_zone"]
-        organisation.save(update_fields=["name", "time_zone"])
+        for field, value in wanted.items():
+            setattr(organisation, field, value)
+        organisation.save(update_fields=list(wanted))
         audit(actor=actor, action="organisation.update", target=organisation, changes=changes)
     if "time_zone" in changes:
         transaction.on_commit(_queue_days_recut)
+    if changes.keys() - {"name"}:
+        _announce_calendar()
     return organisation
+
+
+def _check_organisation(wanted: Mapping[str, Any]) -> None:
+    if not wanted["name"]:
+        raise InvalidInput("Give the organisation a name.", field="name")
+    if wanted["time_zone"] not in available_timezones():
+        raise InvalidInput("No such time zone. Europe/Berlin is one.", field="time_zone")
+    if not 1 <= wanted["week_start"] <= 7:
+        raise InvalidInput("1 for Monday to 7 for Sunday.", field="week_start")
+    if not 1 <= wanted["fiscal_year_month"] <= 12:
+        raise InvalidInput("A month, 1 to 12.", field="fiscal_year_month")
+
+
+def _announce_calendar() -> None:
+    """Budgets are counted by the new calendar from now on, on every replica."""
+    from gateway_admin.keys.calendar import calendar_changed
+
+    calendar_changed()
 
 
 def _queue_days_recut() -> None:

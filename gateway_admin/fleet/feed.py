@@ -10,15 +10,15 @@ from uuid import UUID
 
 from django.db import connection
 
-from gateway_admin.accounts.models import Organisation
 from gateway_admin.catalog.models import Environment
 from gateway_admin.fleet.breakers import newest_orders
 from gateway_admin.fleet.identity import PEPPER_ID, seal_for_fleet
 from gateway_admin.fleet.models import FleetIdentity
 from gateway_admin.fleet.subject_rules import all_rules, rules_of
+from gateway_admin.keys.calendar import calendar
 from gateway_admin.keys.policies import changed_since, current_version
 from gateway_admin.keys.services import environment_pepper
-from proxy.contract import BreakerOrder, CalendarDocument
+from proxy.contract import BreakerOrder
 
 # One row of `key` is one KeyPolicy of proxy.contract: the columns are its fields.
 _POLICIES = """
@@ -99,16 +99,6 @@ def policy_feed(*, identity: FleetIdentity, since: int) -> Feed:
     keys_json, removed = _read(_SOME, environment, list(delta.keys)) if delta.keys else ("", [])
     rules, gone = rules_of(environment, delta.subjects)
     return Feed(delta.version, False, pepper, keys_json, removed, rules, gone, orders)
-
-
-def calendar() -> CalendarDocument:
-    """How the organisation cuts its periods."""
-    organisation = Organisation.objects.get()
-    return {
-        "time_zone": organisation.time_zone,
-        "week_start": organisation.week_start,
-        "fiscal_year_month": organisation.fiscal_year_month,
-    }
 
 
 def _read(sql: str, environment: Environment, *params: list[UUID]) -> tuple[str, list[str]]:

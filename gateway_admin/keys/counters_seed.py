@@ -22,6 +22,8 @@ def counters_seed(*, environment: Environment, budgets: Iterable[Budget]) -> Non
     Without a broker there are no counters either: they are built when Redis is back.
     """
     ids = [str(budget.pk) for budget in budgets]
+    if not ids:
+        return
     transaction.on_commit(partial(_queue, str(environment.pk), ids))
 
 

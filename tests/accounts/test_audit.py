@@ -103,9 +103,10 @@ def test_entries_cannot_be_changed_or_deleted(people: People) -> None:
 
 def test_settings_change_the_zone_of_pages(people: People, client_of: Any) -> None:
     client = client_of(people.admin)
-    wrong = client.post("/settings/", {"name": "ACME", "time_zone": "Mars/Base"})
+    settings = {"name": "ACME", "week_start": "1", "fiscal_year_month": "1"}
+    wrong = client.post("/settings/", {**settings, "time_zone": "Mars/Base"})
     assert wrong.status_code == 422
-    client.post("/settings/", {"name": "ACME", "time_zone": "Europe/Berlin"})
+    client.post("/settings/", {**settings, "time_zone": "Europe/Berlin"})
     organisation = Organisation.objects.get()
     assert (organisation.name, organisation.time_zone) == ("ACME", "Europe/Berlin")
     assert "Europe/Berlin" in client.get("/audit/").content.decode()

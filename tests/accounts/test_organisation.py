@@ -19,13 +19,16 @@ RECUT = "usage.maintain_partitions"
 UNREACHABLE = "redis://127.0.0.1:1/0"
 
 
+SETTINGS = {"name": "ACME", "time_zone": "UTC", "week_start": "1", "fiscal_year_month": "1"}
+
+
 @pytest.fixture
 def save(people: People, client_of: Any, django_capture_on_commit_callbacks: Any) -> Any:
     client = client_of(people.admin)
 
     def post(**values: str) -> Any:
         with django_capture_on_commit_callbacks(execute=True):
-            return client.post("/settings/", {"name": "ACME", "time_zone": "UTC"} | values)
+            return client.post("/settings/", SETTINGS | values)
 
     return post
 
