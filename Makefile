@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install run demo test check lint fmt docs lock bench
+.PHONY: help install run demo test check lint fmt docs lock bench chaos soak
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -69,3 +69,9 @@ lock: $(STAMP) ## compile requirements/*.in to lock files with hashes
 
 bench: $(STAMP) ## the ledger's figures of docs/performance.md on this machine
 	$(BIN)/pytest tests/bench -q -s -o norecursedirs=
+
+chaos: $(STAMP) ## what fails, fails under load here: limits, holds, outages (half an hour; needs libfaketime)
+	$(BIN)/pytest tests/chaos -q -s -o norecursedirs= --ignore tests/chaos/test_soak.py
+
+soak: $(STAMP) ## half an hour of mixed load: memory, files and reservations must not grow
+	$(BIN)/pytest tests/chaos/test_soak.py -q -s -o norecursedirs=

@@ -91,7 +91,10 @@ class Api:
 
 
 class Stack:
-    def __init__(self, installation: Installation, simulator: Simulator) -> None:
+    def __init__(
+        self, installation: Installation, simulator: Simulator, *, workers: int, **settings: str
+    ) -> None:
+        self.worker_count = workers  # of the whole fleet: more replicas may join
         self.installation = installation
         self.simulator = simulator
         self.api = Api(installation.web)
@@ -99,7 +102,8 @@ class Stack:
             "GATEWAY_ADMIN_EMAIL": ADMIN,
             "GATEWAY_ADMIN_PASSWORD": PASSWORD,
             "GATEWAY_ADMIN_TOKEN": TOKEN,
-            "GATEWAY_PROXY_WORKERS": str(WORKERS),
+            "GATEWAY_PROXY_WORKERS": str(workers),
+            **settings,
         }
         self.credentials: dict[str, str] = {}  # provider kind -> id
         self.secrets: list[str] = []  # every secret that was entered or issued
@@ -193,9 +197,24 @@ class Stack:
                 f"{self.proxy}/v1/models",
                 headers={"Authorization": f"Bearer {secret}", "Connection": "close"},
             ).status_code
-            for _ in range(4 * WORKERS)
+            for _ in range(4 * self.worker_count)
         }
         return statuses == {200}
+
+    def policies_in_force(self) -> None:
+        """Wait until every worker knows the newest rules."""
+        row = self.database(
+            "SELECT version FROM keys_policyclock JOIN catalog_environment e"
+            " ON e.id = environment_id WHERE e.slug = 'prod'"
+        )[0]
+
+        def known() -> bool:
+            workers = self.workers()
+            return len(workers) >= self.worker_count and all(
+                worker["policy_version"] >= row["version"] for worker in workers
+            )
+
+        self.wait_for(known, f"policy version {row['version']} in force")
 
     def publish(self, comment: str) -> int:
         """Publish and wait until every worker serves it; the revision's number."""
@@ -205,7 +224,7 @@ class Stack:
 
     def _in_force(self, number: int) -> bool:
         workers = self.workers()
-        return len(workers) >= WORKERS and all(
+        return len(workers) >= self.worker_count and all(
             worker["applied_revision"] == number for worker in workers
         )
 
@@ -253,12 +272,15 @@ class Stack:
 
 
 @contextmanager
-def running_stack() -> Iterator[Stack]:
-    """Everything up and configured; nothing is left behind."""
+def running_stack(*, workers: int = WORKERS, **settings: str) -> Iterator[Stack]:
+    """Everything up and configured; nothing is left behind.
+
+    `settings` are environment variables of `manage.py up`.
+    """
     installation = Installation()
     try:
         with running_simulator(free_port()) as simulator:
-            stack = Stack(installation, simulator)
+            stack = Stack(installation, simulator, workers=workers, **settings)
             try:
                 stack.up()
                 stack.configure()
