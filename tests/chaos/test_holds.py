@@ -92,7 +92,7 @@ def stream(stack: Stack, mark: str, whole: list[str]) -> None:
 def busiest_worker(stack: Stack) -> int:
     """The worker process with the most connections to the simulator."""
     port = int(stack.simulator.base_url.rpartition(":")[2])
-    pids = [worker["pid"] for worker in stack.workers()]
+    pids = [int(worker["pid"]) for worker in stack.workers()]
     return max(pids, key=lambda pid: connections(pid, port))
 
 

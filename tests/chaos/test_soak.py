@@ -35,7 +35,7 @@ def test_memory_files_and_holds_do_not_grow(stack: Stack) -> None:
     samples: dict[int, list[tuple[float, float]]] = {pid: [] for pid in pids}
     callers = mixed_callers(stack)
     began = time.monotonic()
-    files = {}
+    files: dict[int, int] = {}
     with Load(callers, threads=1):
         while (elapsed_s := time.monotonic() - began) < SOAK_S:
             if elapsed_s >= SOAK_S * WARM_SHARE:
