@@ -11,8 +11,7 @@ import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from proxy.cache_key import FORMAT
-
+FORMAT = 1  # raised when entries or keys change their meaning
 NONCE_BYTES = 12
 SLICE_BYTES = 16 * 1024
 

@@ -23,12 +23,12 @@ import orjson
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from proxy.cache_entry import FORMAT
 from proxy.contract import CHAIN_KINDS
 from proxy.contract.counters import tag
 from proxy.snapshot import Snapshot
 from proxy.trace import Trace
 
-FORMAT = 1  # raised when entries or keys change their meaning
 _PASSED_ON = frozenset({b"accept", b"user-agent", b"anthropic-version", b"anthropic-beta"})
 
 Headers = Iterable[tuple[bytes, bytes]]
