@@ -190,9 +190,26 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "usage-partitions": {"task": "usage.maintain_partitions", "schedule": 3600},
     "fleet-replicas": {"task": "fleet.forget_silent_replicas", "schedule": 60},
+    # A round that could not begin before the next one is due is left out.
+    "usage-abandoned": {
+        "task": "usage.abandoned_account",
+        "schedule": 15,
+        "options": {"expires": 15},
+    },
+    "usage-balances": {
+        "task": "usage.balances_store",
+        "schedule": 30,
+        "options": {"expires": 30},
+    },
+    "usage-counters": {
+        "task": "usage.counters_repair",
+        "schedule": 300,
+        "options": {"expires": 300},
+    },
     "keys-policy-log": {"task": "keys.forget_old_policy_changes", "schedule": 3600},
 }
 
+ABANDONED_GRACE_S = _integer("GATEWAY_ABANDONED_GRACE_S", 120)
 USAGE_RETENTION_DAYS = _integer("GATEWAY_USAGE_RETENTION_DAYS", 180)
 USAGE_ACCEPTED_AGE_DAYS = _integer("GATEWAY_USAGE_ACCEPTED_AGE_DAYS", 30)
 

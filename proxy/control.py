@@ -16,6 +16,7 @@ from proxy.settings import FleetIdentity
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 15.0
+COUNTERS_TIMEOUT_S = 60.0  # sums over months of a large ledger
 
 
 class ControlPlaneError(Exception):
@@ -72,6 +73,11 @@ class ControlPlane:
         content = gzip.compress(body, compresslevel=3)
         answer = await self._json("POST", "/fleet/v1/usage", content=content, headers=headers)
         return cast(UsageReceipt, answer)
+
+    async def counters(self) -> str:
+        """Have the shared counters built from the ledger if they are absent; their epoch."""
+        answer = await self._json("POST", "/fleet/v1/counters", timeout=COUNTERS_TIMEOUT_S)
+        return str(answer["epoch"])
 
     async def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         try:

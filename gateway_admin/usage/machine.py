@@ -1,7 +1,12 @@
-"""Where replicas deliver their usage: `POST /fleet/v1/usage` with a `UsageBatch`.
+"""Where replicas deliver their usage, and ask for counters.
+
+`POST /fleet/v1/usage` with a `UsageBatch`:
 
 200 with a `UsageReceipt`: what it names may be deleted from the spool, refused events too.
 400 malformed, 401 unknown token, 403 a replica that this fleet does not know, 413 too large.
+
+`POST /fleet/v1/counters`, after Redis was found empty: 200 with `{"epoch": …}` of the counters,
+built from the ledger if nobody did yet; 503 when Redis cannot be used from here.
 """
 
 from typing import Any
@@ -13,6 +18,8 @@ from django.views.decorators.http import require_POST
 from gateway_admin.fleet.machine import TooLarge, error_response, fleet_view, read_json
 from gateway_admin.fleet.models import FleetIdentity, Replica
 from gateway_admin.lib.errors import InvalidInput
+from gateway_admin.usage.counter_store import CountersAway
+from gateway_admin.usage.counters import counters_ensure
 from gateway_admin.usage.services import ingest
 from proxy.contract import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 
@@ -30,6 +37,17 @@ def usage(request: HttpRequest, identity: FleetIdentity) -> HttpResponse:
             403, "unknown_replica", "This fleet has no such replica: it must sync first."
         )
     return JsonResponse(ingest(environment=identity.environment, replica=replica, batch=batch))
+
+
+@fleet_view
+@require_POST
+def counters(request: HttpRequest, identity: FleetIdentity) -> HttpResponse:
+    """Build the shared counters if they are absent; callers at once share one build."""
+    try:
+        epoch = counters_ensure(environment=identity.environment)
+    except CountersAway as error:
+        return error_response(503, "counters_away", f"Redis cannot be used: {error}")
+    return JsonResponse({"epoch": epoch})
 
 
 def _checked(batch: Any) -> Any:

@@ -246,6 +246,10 @@ class CounterState(models.Model):
     def __str__(self) -> str:
         return f"counters {self.epoch or 'unbuilt'}"
 
+    def is_of(self, epoch: str, server_run_id: str) -> bool:
+        """Whether these are the counters that we know, on the server that we know."""
+        return self.epoch == epoch and self.server_run_id == server_run_id
+
 
 class CounterUpdate(models.Model):
     """What a committed batch adds to counters; deleted once Redis has it, so none is lost."""

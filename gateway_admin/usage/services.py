@@ -4,7 +4,8 @@
 2. COPY to a staging table of the session.
 3. Series that the rollups do not know yet are added.
 4. INSERT … ON CONFLICT DO NOTHING into the ledger; what was new is kept aside.
-5. What was new is added to the rollups.
+5. What was new is added to the rollups, and what it adds to budgets' counters noted.
+6. After the commit, Redis is told of the latter (see `charging`).
 Steps 2 to 5 are one transaction, so rollups always equal the ledger and a replayed batch
 changes nothing. Rows are written in one order everywhere: concurrent batches wait for each
 other and never deadlock.
@@ -24,7 +25,7 @@ from gateway_admin.catalog.credentials import credentials_seen
 from gateway_admin.catalog.models import Deployment, Environment
 from gateway_admin.fleet.models import Replica
 from gateway_admin.keys.services import keys_used
-from gateway_admin.usage import partitions, rollups
+from gateway_admin.usage import charging, partitions, rollups
 from gateway_admin.usage.models import Level
 from gateway_admin.usage.rows import COLUMNS, RowWriter
 from proxy.contract import ContractError, RefusedEvent, UsageBatch, UsageReceipt
@@ -65,7 +66,13 @@ def ingest(*, environment: Environment, replica: Replica | None, batch: UsageBat
     lines, days, refused = checked_lines(writer, batch["events"])
     if not lines:
         return {"accepted": 0, "duplicates": 0, "refused": refused}
-    accepted = store(lines=lines, days=days)
+    partitions.create_missing(days)
+    with charging.counters_held(environment.pk, alone=False):
+        with transaction.atomic(), connection.cursor() as cursor:
+            accepted = _append(cursor, lines)
+            update = charging.note_update(cursor, environment.pk) if accepted else None
+        if update is not None:
+            charging.deliver(environment, update)
     if accepted:
         _note_use(environment, writer)
     return {"accepted": accepted, "duplicates": len(lines) - accepted, "refused": refused}
@@ -117,15 +124,22 @@ def checked_lines(
 
 
 def store(*, lines: list[bytes], days: Iterable[date]) -> int:
-    """Append checked lines to the ledger and the rollups; returns how many were new."""
+    """Append checked lines to the ledger and the rollups; returns how many were new.
+
+    For history: budgets' counters are not told of it, their next check finds it.
+    """
     partitions.create_missing(days)
     with transaction.atomic(), connection.cursor() as cursor:
-        _copy(cursor, lines)
-        rollups.lock(cursor, alone=False)
-        _add_series(cursor)
-        accepted = _insert(cursor)
-        if accepted:
-            rollups.add(cursor, source="usage_fresh", time_zone=rollups.rollup_time_zone())
+        return _append(cursor, lines)
+
+
+def _append(cursor: CursorWrapper, lines: list[bytes]) -> int:
+    _copy(cursor, lines)
+    rollups.lock(cursor, alone=False)
+    _add_series(cursor)
+    accepted = _insert(cursor)
+    if accepted:
+        rollups.add(cursor, source="usage_fresh", time_zone=rollups.rollup_time_zone())
     return accepted
 
 
