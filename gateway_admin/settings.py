@@ -260,7 +260,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1/",
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {"KeyStateEnum": ["active", "expired", "blocked", "revoked"]},
+    "ENUM_NAME_OVERRIDES": {
+        "KeyStateEnum": ["active", "expired", "blocked", "revoked"],
+        "BreakerActionEnum": [("open", "Open"), ("close", "Close"), ("reset", "Reset")],
+    },
 }
 
 LANGUAGE_CODE = "en-us"

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.utils.dateparse import parse_datetime
 
 from gateway_admin.catalog import prices
+from gateway_admin.catalog.breakers import breaker_states
 from gateway_admin.catalog.connection_test import is_running
 from gateway_admin.catalog.models import Credential, Deployment, FallbackChain, Model, Price
 from gateway_admin.catalog.queries import current_prices, deployments_here, has_working_credential
@@ -21,6 +22,12 @@ class State:
     tone: str
     word: str
     detail: str = ""
+
+
+BREAKERS = {
+    "open": State("bad", "Breaker open", "Kept out: no call goes to it."),
+    "half_open": State("warn", "Breaker half-open", "A few trial calls decide."),
+}
 
 
 def deployment_state(deployment: Deployment) -> State:
@@ -155,6 +162,7 @@ class DeploymentRow:
 
     deployment: Deployment
     price: Price | None
+    breaker: State | None = None  # None: it lets calls through
 
     @property
     def state(self) -> State:
@@ -184,7 +192,11 @@ class DeploymentRow:
 def deployment_rows(deployments: Iterable[Deployment]) -> list[DeploymentRow]:
     found = list(deployments)
     in_force = current_prices(deployment.pk for deployment in found)
-    return [DeploymentRow(deployment, in_force.get(deployment.pk)) for deployment in found]
+    breakers = breaker_states(found)
+    return [
+        DeploymentRow(row, in_force.get(row.pk), BREAKERS.get(breakers.get(row.pk, "")))
+        for row in found
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
-"""Forms of publishing and rolling back."""
+"""Forms of publishing, rolling back and ordering breakers."""
 
 from typing import Any
 
 from django import forms
 
+from gateway_admin.catalog.forms.base import SearchForm
 from gateway_admin.catalog.models import Environment
+from gateway_admin.fleet.breakers import REASON_LENGTH
+from gateway_admin.fleet.models import BreakerOrder
 from gateway_admin.fleet.services import COMMENT_LENGTH
 
 
@@ -44,3 +47,21 @@ class RollbackForm(forms.Form):
         if typed != self.environment.slug:
             raise forms.ValidationError(f"Type {self.environment.slug}.")
         return typed
+
+
+class BreakerOrderForm(forms.Form):
+    action = forms.ChoiceField(choices=BreakerOrder.Action.choices)
+    reason = forms.CharField(max_length=REASON_LENGTH)
+
+
+class BreakerFilter(SearchForm):
+    state = forms.ChoiceField(
+        required=False,
+        label="State",
+        choices=[
+            ("", "Any state"),
+            ("open", "Open"),
+            ("half_open", "Half-open"),
+            ("closed", "Closed"),
+        ],
+    )

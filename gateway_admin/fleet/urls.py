@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from gateway_admin.fleet import views
+from gateway_admin.fleet import breaker_views, views
 
 app_name = "fleet"
 urlpatterns: list[URLPattern] = [
@@ -11,6 +11,9 @@ urlpatterns: list[URLPattern] = [
     path("publish/<slug:slug>/<int:number>/", views.revision_detail, name="revision-detail"),
     path("publish/<slug:slug>/<int:number>/rollout/", views.rollout, name="rollout"),
     path("publish/<slug:slug>/<int:number>/rollback/", views.revision_rollback, name="rollback"),
+    path("breakers/", breaker_views.breaker_list, name="breaker-list"),
+    path("breakers/<uuid:pk>/", breaker_views.breaker_card, name="breaker-card"),
+    path("breakers/<uuid:pk>/order/", breaker_views.breaker_order, name="breaker-order"),
     path("replicas/", views.replica_list, name="replica-list"),
     path("replicas/identity/", views.identity_reveal, name="identity-reveal"),
     path("replicas/token/rotate/", views.token_rotate, name="token-rotate"),

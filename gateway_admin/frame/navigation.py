@@ -51,6 +51,7 @@ GROUPS = (
             Entry("Overview", "dashboards:overview", "layout-dashboard", EVERYBODY, "home health"),
             Entry("Requests", "dashboards:requests", "list-search", EVERYBODY, "log calls errors"),
             Entry("Latency", "dashboards:latency", "activity", EVERYBODY, "p95 first token slow"),
+            Entry("Breakers", "fleet:breaker-list", "power", ADMINS, "circuit open kept out"),
         ),
     ),
     Group(

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 
 from gateway_admin.accounts.models import User
-from gateway_admin.catalog.models import Environment
+from gateway_admin.catalog.models import Credential, Deployment, Environment
 from gateway_admin.lib.errors import ServiceError
 
 PAGE_SIZE = 50
@@ -86,6 +86,45 @@ def act(
         return HttpResponseRedirect(otherwise)
     messages.success(request, done)
     return changed(HttpResponseRedirect(url))
+
+
+def switched(
+    request: HttpRequest,
+    row: Credential | Deployment,
+    update: Callable[..., object],
+    *,
+    url: str,
+) -> HttpResponse:
+    """Enable or disable a row: `enabled` is "1" or "0"."""
+    enabled = request.POST.get("enabled") == "1"
+    return act(
+        request,
+        lambda: update(actor=actor_of(request), enabled=enabled),
+        done=f"{row} {'enabled' if enabled else 'disabled'}. Draft · publish to apply.",
+        url=url,
+        otherwise=url,
+    )
+
+
+def deleted(
+    request: HttpRequest,
+    row: Credential | Deployment,
+    delete: Callable[..., object],
+    *,
+    done: str,
+    url: str,
+    otherwise: str,
+) -> HttpResponse:
+    """Delete a row whose name the person typed, say `done` and go to `url`."""
+    if not name_was_typed(request, row.name):
+        return HttpResponseRedirect(otherwise)
+    return act(
+        request,
+        lambda: delete(actor=actor_of(request)),
+        done=done,
+        url=url,
+        otherwise=otherwise,
+    )
 
 
 def name_was_typed(request: HttpRequest, name: str) -> bool:

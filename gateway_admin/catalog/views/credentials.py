@@ -1,5 +1,7 @@
 """Pages of credentials. A secret is taken in and never shown again."""
 
+from functools import partial
+
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
@@ -14,16 +16,16 @@ from gateway_admin.catalog.kinds import kind_of
 from gateway_admin.catalog.models import Credential, Provider
 from gateway_admin.catalog.presentation import credential_state, deployment_rows
 from gateway_admin.catalog.views.common import (
-    act,
     actor_of,
+    deleted,
     enter,
     environment_of,
     filters_active,
     form_page,
     list_page,
-    name_was_typed,
     paged,
     saved,
+    switched,
 )
 
 
@@ -157,29 +159,20 @@ def credential_replace(request: HttpRequest, pk: str) -> HttpResponse:
 @require_POST
 @requires(Role.ADMIN)
 def credential_enable(request: HttpRequest, pk: str) -> HttpResponse:
-    """Enable or disable: `enabled` is "1" or "0"."""
     credential = _get(request, pk)
-    enabled = request.POST.get("enabled") == "1"
-    return act(
-        request,
-        lambda: services.credential_update(
-            actor=actor_of(request), credential=credential, enabled=enabled
-        ),
-        done=f"{credential} {'enabled' if enabled else 'disabled'}. Draft · publish to apply.",
-        url=_detail(credential),
-        otherwise=_detail(credential),
-    )
+    update = partial(services.credential_update, credential=credential)
+    return switched(request, credential, update, url=_detail(credential))
 
 
 @require_POST
 @requires(Role.ADMIN)
 def credential_delete(request: HttpRequest, pk: str) -> HttpResponse:
     credential = _get(request, pk)
-    if not name_was_typed(request, credential.name):
-        return HttpResponseRedirect(_detail(credential))
-    return act(
+    delete = partial(services.credential_delete, credential=credential)
+    return deleted(
         request,
-        lambda: services.credential_delete(actor=actor_of(request), credential=credential),
+        credential,
+        delete,
         done=f"Credential {credential} deleted.",
         url=reverse("catalog:credential-list"),
         otherwise=_detail(credential),

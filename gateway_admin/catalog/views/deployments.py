@@ -1,5 +1,6 @@
 """Pages of deployments, their prices and their test."""
 
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -12,6 +13,7 @@ from kombu.exceptions import OperationalError
 
 from gateway_admin.accounts.roles import Role, requires
 from gateway_admin.catalog import queries, services
+from gateway_admin.catalog.breakers import breaker_card
 from gateway_admin.catalog.connection_test import connection_test_begin, is_running
 from gateway_admin.catalog.forms.routing import CloneForm, DeploymentForm, quotes
 from gateway_admin.catalog.forms.supply import DeploymentFilter
@@ -24,14 +26,15 @@ from gateway_admin.catalog.views.common import (
     act,
     actor_of,
     changed,
+    deleted,
     enter,
     environment_of,
     filters_active,
     form_page,
     list_page,
-    name_was_typed,
     paged,
     saved,
+    switched,
 )
 from gateway_admin.lib.errors import Conflict
 
@@ -187,6 +190,7 @@ def deployment_detail(request: HttpRequest, pk: str) -> HttpResponse:
         "test": deployment.last_test,
         "tested_at": tested_at(deployment),
         "running": is_running(deployment),
+        **breaker_card(deployment),
     }
     return render(request, "catalog/deployment_detail.html", context)
 
@@ -231,18 +235,9 @@ def _test_fragment(request: HttpRequest, pk: str, problem: str = "") -> HttpResp
 @require_POST
 @requires(Role.ADMIN)
 def deployment_enable(request: HttpRequest, pk: str) -> HttpResponse:
-    """Enable or disable: `enabled` is "1" or "0"."""
     deployment = _get(request, pk)
-    enabled = request.POST.get("enabled") == "1"
-    return act(
-        request,
-        lambda: services.deployment_update(
-            actor=actor_of(request), deployment=deployment, enabled=enabled
-        ),
-        done=f"{deployment} {'enabled' if enabled else 'disabled'}. Draft · publish to apply.",
-        url=_detail(deployment),
-        otherwise=_detail(deployment),
-    )
+    update = partial(services.deployment_update, deployment=deployment)
+    return switched(request, deployment, update, url=_detail(deployment))
 
 
 @require_POST
@@ -282,11 +277,11 @@ def deployment_clone(request: HttpRequest, pk: str) -> HttpResponse:
 @requires(Role.ADMIN)
 def deployment_delete(request: HttpRequest, pk: str) -> HttpResponse:
     deployment = _get(request, pk)
-    if not name_was_typed(request, deployment.name):
-        return HttpResponseRedirect(_detail(deployment))
-    return act(
+    delete = partial(services.deployment_delete, deployment=deployment)
+    return deleted(
         request,
-        lambda: services.deployment_delete(actor=actor_of(request), deployment=deployment),
+        deployment,
+        delete,
         done=f"Deployment {deployment} deleted. Draft · publish to apply.",
         url=reverse("catalog:deployment-list"),
         otherwise=_detail(deployment),
