@@ -6,6 +6,7 @@ written before the last bytes leave, so an answered request is never unaccounted
 by kill -9.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal, InvalidOperation
 
@@ -30,6 +31,7 @@ class Answer:
         self.capture = Capture(trace)
         self.client_gone = False
         self.started = False  # an attempt succeeded: there will be no other
+        self.began = 0.0  # perf_counter then
         self.extra_headers: Callable[[], list[tuple[bytes, bytes]]] = list
         self._send = send
         self._settle = settle
@@ -43,7 +45,7 @@ class Answer:
 
     async def start(self, status: int, headers: Headers) -> None:
         """The attempt succeeded."""
-        self.started = True
+        self.started, self.began = True, time.perf_counter()
         self.capture.status = status
         self._read_headers(headers)
         self._headers = [*kept_headers(headers), *gateway_headers(self.trace)]

@@ -6,9 +6,9 @@ there when the control plane is away.
 
 from typing import Any, cast
 
-from proxy.contract import EnvironmentDocument
+from proxy.contract import BreakerDocument, CacheDocument, EnvironmentDocument
 
-BREAKER: dict[str, Any] = {
+BREAKER: BreakerDocument = {
     "enabled": True,
     "consecutive_failures": 5,
     "failure_percent": 50,
@@ -20,7 +20,7 @@ BREAKER: dict[str, Any] = {
     "slow_call_s": None,
     "all_open": "refuse",
 }
-CACHE: dict[str, Any] = {"enabled": False, "ttl_s": 3600, "max_entry_bytes": 1024 * 1024}
+CACHE: CacheDocument = {"enabled": False, "ttl_s": 3600, "max_entry_bytes": 1024 * 1024}
 ENVIRONMENT: dict[str, Any] = {
     "total_timeout_s": 600.0,
     "retry_backoff_s": 0.5,
@@ -37,7 +37,7 @@ def with_defaults(environment: EnvironmentDocument) -> EnvironmentDocument:
         ENVIRONMENT
         | stated
         | {
-            "breaker": BREAKER | stated.get("breaker", {}),
-            "cache": CACHE | stated.get("cache", {}),
+            "breaker": {**BREAKER, **stated.get("breaker", {})},
+            "cache": {**CACHE, **stated.get("cache", {})},
         },
     )

@@ -19,14 +19,17 @@ import orjson
 
 from proxy.answer import Answer, anthropic_shape, gateway_headers, kept_headers, respond
 from proxy.attempt import Call, Executor, Failure
+from proxy.breaker import Permit
 from proxy.contract import AttemptDocument
 from proxy.errors import code_of, type_of
 from proxy.litellm_lane import LiteLlmLane
 from proxy.metering import Usage
-from proxy.refusals import error_body
+from proxy.refusals import Refusal, error_body
+from proxy.retry import UNHEALTHY
 from proxy.routing import Step, Walk, plan
+from proxy.snapshot import Deployment
 from proxy.trace import Trace
-from proxy.usage import finished_event, needs_estimate
+from proxy.usage import finished_event, needs_estimate, refused_event
 from proxy.worker import Receive, Scope, Send, Worker
 
 __all__ = ["Relay", "respond"]
@@ -54,6 +57,7 @@ class Relay:
         self.settled = False
         self._headers = [(n, v) for n, v in scope["headers"] if n in _REQUEST_HEADERS]
         self._call: Call | None = None
+        self._permit: Permit | None = None
 
     async def run(self, body: bytes, content_type: bytes) -> None:
         """Serve the request to its end, then make sure that it is accounted for."""
@@ -66,6 +70,7 @@ class Relay:
             self.worker.metrics.in_flight.dec()
             if not self.settled:
                 self._settle_now(aborted=True)
+            self._tell_breaker("n")
 
     async def _until_client_leaves(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
@@ -74,10 +79,14 @@ class Relay:
     # --- attempts --------------------------------------------------------------------------
 
     async def _serve(self, body: bytes, content_type: bytes, watch: "asyncio.Task[None]") -> None:
-        walk = Walk(self.trace, plan(self.trace))
+        walk = Walk(self.trace, plan(self.trace), self.worker.breakers)
         while (step := walk.next()) is not None:
             if not await self._pause(step.wait_s, watch):
-                break
+                await self._end(None)
+                return
+            self._permit = await walk.acquire(step)
+            if self._permit is None:
+                continue
             call = self._open(step, walk, body, content_type)
             failure = await self._attempt(call, watch)
             if self.answer.started or self.answer.client_gone:
@@ -86,14 +95,21 @@ class Relay:
             failure = failure or Failure("internal", None, "The attempt ended without an answer.")
             self._close_failed(failure)
             walk.failed(step, failure)
-        await self._fail(walk.verdict or _out_of_time())
+        verdict = walk.verdict()
+        if isinstance(verdict, Refusal):
+            await self._refuse(verdict)
+        else:
+            await self._fail(verdict)
 
     async def _pause(self, wait_s: float, watch: "asyncio.Task[None]") -> bool:
         """Wait before a retry; False when the client left meanwhile."""
         if wait_s > 0:
             await asyncio.wait({watch}, timeout=wait_s)
-        self.answer.client_gone = self.answer.client_gone or watch.done()
-        return not self.answer.client_gone
+        if not watch.done():
+            return True
+        self.answer.client_gone = True
+        self.answer.capture.usage = Usage()  # what failed before is not charged
+        return False
 
     def _open(self, step: Step, walk: Walk, body: bytes, content_type: bytes) -> Call:
         """Begin to record an attempt."""
@@ -111,17 +127,19 @@ class Relay:
                 "error": None,
             }
         )
-        limit_s = row.stream_timeout_s if trace.streaming else row.timeout_s
         self._call = Call(
             trace,
             row,
             _body_for(trace, body, row.id),
             content_type,
             self._headers,
-            timeout_s=max(min(limit_s, walk.remaining_s), 0.001),
+            timeout_s=max(min(self._limit_s(row), walk.remaining_s), 0.001),
             refusals_fail=walk.can_reach("content_policy"),
         )
         return self._call
+
+    def _limit_s(self, row: Deployment) -> float:
+        return row.stream_timeout_s if self.trace.streaming else row.timeout_s
 
     async def _attempt(self, call: Call, watch: "asyncio.Task[None]") -> Failure | None:
         """One attempt, watched; None also when it was stopped because the client left."""
@@ -145,24 +163,33 @@ class Relay:
     # --- ends ------------------------------------------------------------------------------
 
     async def _end(self, failure: Failure | None) -> None:
-        """The attempt was passed on, or stopped because nobody waits for it."""
+        """The attempt was passed on, or nobody waits for it any more."""
+        capture = self.answer.capture
         if not self.settled:
             if failure is not None and self.answer.started:
-                self.answer.capture.break_off(failure.error_class, failure.message)
+                capture.break_off(failure.error_class, failure.message)
             elif failure is not None:
                 self._close_failed(failure)
             await self._settle()
+        self._judge_answer()
         await self.answer.end_broken()
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        """Nothing may be called: the request ends as a refusal of the edge does."""
+        self.settled = True
+        self.worker.metrics.refusals.labels(refusal.reason).inc()
+        self.worker.record(refused_event(self.trace, refusal))
+        self.trace.closed = True
+        body = refusal.body(anthropic_shape=anthropic_shape(self.trace))
+        headers = [*refusal.headers(), *gateway_headers(self.trace)]
+        await respond(self.send, refusal.status, body, headers)
 
     async def _fail(self, failure: Failure) -> None:
         """No attempt succeeded: tell so in the shape and with the codes that clients know."""
         capture = self.answer.capture
-        if self.answer.client_gone:
-            capture.usage = Usage()  # the client left between two attempts: none is charged
-        else:
-            capture.status = failure.client_status
-            capture.error_class, capture.error = failure.error_class, failure.message
-            capture.sse_began = failure.charged
+        capture.status = failure.client_status
+        capture.error_class, capture.error = failure.error_class, failure.message
+        capture.sse_began = failure.charged
         status, message = failure.client_status, failure.message
         if failure.error_class == "authentication":
             # Not the caller's key: a 401 would send people looking in the wrong place.
@@ -176,8 +203,6 @@ class Relay:
                 "The gateway failed to answer this request. Retry; if it stays, tell an admin."
             )
         await self._settle()
-        if self.answer.client_gone:
-            return
         body = error_body(
             message,
             status=status,
@@ -190,12 +215,47 @@ class Relay:
         headers = [(n, v) for n, v in kept_headers(failure.headers) if n not in skipped]
         await respond(self.send, status, body, [*headers, *gateway_headers(self.trace)])
 
+    # --- the breaker -------------------------------------------------------------------------
+
+    def _tell_breaker(self, outcome: str, why: str = "") -> None:
+        """How the attempt ended, once: s succeeded, f failed, n says nothing of its health."""
+        if self._permit is not None:
+            self.worker.breakers.record(self._permit, outcome, why)
+            self._permit = None
+
+    def _judge_failure(self, call: Call, failure: Failure) -> None:
+        """What a failed attempt says of its deployment, and of its credential."""
+        row, error_class = call.deployment, failure.error_class
+        hurried = error_class == "timeout" and call.timeout_s < self._limit_s(row)
+        unhealthy = error_class in UNHEALTHY and not hurried
+        self._tell_breaker("f" if unhealthy else "n", error_class)
+        if error_class == "rate_limit" and failure.reset_s:
+            self.worker.breakers.pause(row.id, failure.reset_s)
+        elif error_class == "authentication":
+            alarms = self.worker.metrics.routing.credential_alarms
+            alarms.labels(row.provider, row.credential or "").inc()
+
+    def _judge_answer(self) -> None:
+        """What an answer that reached its end, or broke off, says of its deployment."""
+        capture, call = self.answer.capture, self._call
+        if call is None or not self.answer.started or call.trace.snapshot is None:
+            return
+        slow_s = call.trace.snapshot.environment["breaker"]["slow_call_s"]
+        if capture.error_class in UNHEALTHY:
+            self._tell_breaker("f", str(capture.error_class))
+        elif slow_s is not None and self.answer.began - self.trace.attempt_started > slow_s:
+            self._tell_breaker("f", f"slower than {slow_s:g} s")
+        elif capture.finished and capture.error_class is None:
+            self._tell_breaker("s")
+
     # --- the record of attempts --------------------------------------------------------------
 
     def _running(self) -> AttemptDocument:
         return self.trace.attempts[-1]
 
     def _close_failed(self, failure: Failure) -> None:
+        if self._call is not None:
+            self._judge_failure(self._call, failure)
         attempt = self._running()
         attempt["latency_ms"] = self._latency_ms()
         attempt["status"] = failure.status
@@ -248,11 +308,6 @@ class Relay:
         event = finished_event(self.trace, self.answer.capture, aborted=aborted, count_tokens=count)
         self.trace.closed = True
         self.worker.record(event)
-
-
-def _out_of_time() -> Failure:
-    text = "No attempt could be made within this environment's total time-out."
-    return Failure("timeout", None, text, client_status=408)
 
 
 def _body_for(trace: Trace, body: bytes, deployment_id: str) -> bytes:

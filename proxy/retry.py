@@ -52,6 +52,11 @@ def rule_of(error_class: str) -> Rule:
     return _RULES.get(error_class, _RULES["internal"])
 
 
+# Failures that speak of the deployment's health. The others speak of the request, of the
+# account or of us, and leave its breaker alone.
+UNHEALTHY = frozenset({"overloaded", "timeout", "connection", "server_error", "cut_stream"})
+
+
 def backoff_s(base_s: float, retry: int, draw: Callable[[], float]) -> float:
     """Seconds before the given retry (0 is the first): a random part of base * 2**retry."""
     return draw() * min(BACKOFF_MAX_S, base_s * 2.0 ** min(retry, 16))

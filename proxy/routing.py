@@ -5,21 +5,25 @@
 
 A target is in the plan only if the key may use its model. A deployment that failed in this
 request comes back only when no other is left, after a wait; one whose credential was
-refused does not come back at all. The chains are the requested model's: a target's own
+refused does not come back at all. One that is kept out by its breaker, or paused by its
+provider's rate limit, is passed over. The chains are the requested model's: a target's own
 chains are not followed.
 """
 
 import base64
 import binascii
+import math
 import random
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proxy.attempt import Failure
+from proxy.breaker import Breakers, KeptOut, Permit
 from proxy.catalogue import may_use
 from proxy.contract import CHAIN_KINDS, ChainKind
+from proxy.refusals import Refusal
 from proxy.retry import rule_of, wait_s
 from proxy.snapshot import Deployment, Snapshot
 from proxy.trace import Trace
@@ -48,7 +52,8 @@ class Step:
     deployment: Deployment
     model: str
     why: str  # first, retry, fallback, context_window, content_policy
-    wait_s: float = 0.0
+    wait_s: float = 0.0  # before it may be made
+    against_breaker: bool = False  # everything is kept out, and the settings say: try
 
 
 def plan(trace: Trace) -> Plan:
@@ -103,12 +108,16 @@ class _Here:
 
 
 class Walk:
-    """One request's way through its plan. Ask `next`, make the attempt, tell `failed`."""
+    """One request's way through its plan.
+
+    Ask `next`, wait as told, `acquire`, make the attempt, tell `failed`; or tell `refused`.
+    """
 
     def __init__(
         self,
         trace: Trace,
         plan: Plan,
+        breakers: Breakers,
         *,
         now: Callable[[], float] = time.perf_counter,
         draw: Callable[[], float] = random.random,
@@ -118,9 +127,13 @@ class Walk:
         self.plan = plan
         self.retries = environment["num_retries"]
         self.backoff_s = environment["retry_backoff_s"]
+        self.all_open = environment["breaker"]["all_open"]
         self.deadline = trace.started + environment["total_timeout_s"]
-        self.verdict: Failure | None = None  # what the client is told if nothing helps
+        self._breakers = breakers
         self._now, self._draw = now, draw
+        self._failure: Failure | None = None  # what the client is told if nothing helps
+        self._refusal: Refusal | None = None  # likewise, where nothing could be attempted
+        self._kept: dict[str, tuple[Step, KeptOut]] = {}
         self._here = _Here(plan.model, "first")
         self._kind: ChainKind | None = None
         self._queue: list[str] = []
@@ -143,8 +156,40 @@ class Walk:
             if step is not None:
                 return step
             if not self._advance():
-                return None
+                return self._against_breakers()
         return None
+
+    async def acquire(self, step: Step) -> Permit | None:
+        """The breaker's leave to make the attempt; without it, ask `next` again."""
+        deployment_id = step.deployment.id
+        if step.against_breaker:
+            return self._breakers.unasked(deployment_id)
+        permit = await self._breakers.acquire(deployment_id)
+        if permit is None:
+            self._barred.add(deployment_id)
+            kept = self._breakers.kept_out(deployment_id) or KeptOut(True, 0, 1.0)
+            self._kept[deployment_id] = (step, kept)
+        return permit
+
+    def refused(self, step: Step, refusal: Refusal) -> None:
+        """The target's own budget or limits do not allow the attempt."""
+        self._barred.add(step.deployment.id)
+        if self._refusal is None or step.model == self.plan.model:
+            self._refusal = refusal
+
+    def verdict(self) -> Failure | Refusal:
+        """What the client is told after `next` gave None."""
+        if self._failure is not None:
+            return self._failure
+        if self._refusal is not None:
+            return self._refusal
+        kept = [one for _, one in self._kept.values()]
+        if kept:
+            wait = max(1, math.ceil(min(one.wait_s for one in kept)))
+            only_paused = not any(one.open for one in kept)
+            return _paused(self.plan.model, wait) if only_paused else _open(self.plan.model, wait)
+        text = "No attempt could be made within this environment's total time-out."
+        return Failure("timeout", None, text, client_status=408)
 
     def failed(self, step: Step, failure: Failure) -> None:
         """The attempt failed before anything was sent to the client."""
@@ -157,9 +202,9 @@ class Walk:
             self._barred.add(step.deployment.id)
         if rule.others != "any":
             self._bar_siblings(step.deployment, same_credential=rule.others == "credential")
-        if self.verdict is None or here.model == self.plan.model:
+        if self._failure is None or here.model == self.plan.model:
             # A fallback's own trouble would hide what is wrong with the model asked for.
-            self.verdict = failure
+            self._failure = failure
 
     def _bar_siblings(self, failed: Deployment, *, same_credential: bool) -> None:
         for row in self.plan.deployments[failed.model]:
@@ -173,16 +218,32 @@ class Walk:
         if here.attempts > self.retries:
             return None
         rows = [r for r in self.plan.deployments[here.model] if r.id not in self._barred]
-        fresh = [row for row in rows if row.id not in here.failures]
+        fresh = self._passable([row for row in rows if row.id not in here.failures])
         if fresh:
             return Step(self._by_weight(fresh), here.model, self._why())
-        return self._again(rows)
+        return self._again([row for row in rows if row.id in here.failures])
+
+    def _passable(self, rows: list[Deployment]) -> list[Deployment]:
+        """Those that are not kept out; the others are remembered with the reason."""
+        found = []
+        for row in rows:
+            kept = self._breakers.kept_out(row.id)
+            if kept is None:
+                found.append(row)
+            else:
+                self._kept[row.id] = (Step(row, self._here.model, self._why()), kept)
+        return found
 
     def _again(self, rows: list[Deployment]) -> Step | None:
         """The deployment that may be called again soonest."""
         here, best = self._here, None
         for row in rows:
+            kept = self._breakers.kept_out(row.id)
+            if kept is not None and kept.open:
+                continue
             reset_s = here.failures[row.id].reset_s
+            if kept is not None:
+                reset_s = max(reset_s or 0.0, kept.wait_s)
             pause_s = wait_s(self.backoff_s, here.attempts - 1, reset_s, self._draw)
             if pause_s is None or pause_s >= self.remaining_s:
                 continue
@@ -203,6 +264,17 @@ class Walk:
             if mark < 0:
                 return row
         return rows[-1]
+
+    def _against_breakers(self) -> Step | None:
+        """Everything is kept out: the one that was opened first has had the longest rest."""
+        if self._failure is not None or self._refusal is not None or self.all_open != "try":
+            return None
+        candidates = [(kept.since_ms, step) for step, kept in self._kept.values() if kept.open]
+        if not candidates:
+            return None
+        self._kept.clear()
+        _, step = min(candidates, key=lambda one: one[0])
+        return replace(step, against_breaker=True)
 
     # --- from model to model ---------------------------------------------------------------
 
@@ -228,3 +300,27 @@ class Walk:
     def _follow(self, kind: ChainKind) -> None:
         self._kind = kind
         self._queue = list(self.plan.chains.get(kind, ()))
+
+
+def _open(model: str, retry_after_s: int) -> Refusal:
+    return Refusal(
+        503,
+        "circuit_open",
+        f"Every deployment that could serve {model!r} failed too often and is kept out for now. "
+        f"Retry in {retry_after_s} s, or ask an admin to look at its deployments.",
+        kind="server_error",
+        error_class="circuit_open",
+        retry_after_s=retry_after_s,
+    )
+
+
+def _paused(model: str, retry_after_s: int) -> Refusal:
+    return Refusal(
+        429,
+        "provider_rate_limit",
+        f"The providers' rate limits for {model!r} are used up. Retry in {retry_after_s} s.",
+        kind="rate_limit_error",
+        code="rate_limit_exceeded",
+        error_class="rate_limit",
+        retry_after_s=retry_after_s,
+    )

@@ -71,9 +71,9 @@ class Synchroniser:
         """One round; failures are counted, logged once, and leave what serves untouched."""
         health = self.worker.health
         try:
-            order = await self.worker.control.sync(self.worker.report())
+            order = await self._report()
             if await self._follow(order):
-                await self.worker.control.sync(self.worker.report())
+                await self._report()
         except ControlPlaneError as error:
             refused = isinstance(error, TokenRefused)
             self.worker.metrics.sync_failures.labels("token" if refused else "unreachable").inc()
@@ -83,6 +83,12 @@ class Synchroniser:
         if health.control_worked():
             logger.info("control plane is reachable again")
         return True
+
+    async def _report(self) -> SyncOrder:
+        report = self.worker.report()
+        order = await self.worker.control.sync(report)
+        self.worker.breakers.reported(report.get("breaker_transitions", []))
+        return order
 
     async def _follow(self, order: SyncOrder) -> bool:
         """Fetch and apply what is newer; True when something changed or was rejected."""

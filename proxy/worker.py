@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Protocol
 
+from proxy.breaker import Breakers
 from proxy.cache import ResponseCache
 from proxy.clock import Clock
 from proxy.contract import PolicyFeed, SyncReport, UsageEventDocument
@@ -35,6 +36,7 @@ VERSION = "0.1.0"
 FIRST_SYNC_MAX_S = 5.0
 FINAL_FLUSH_MAX_S = 3.0
 GAUGE_INTERVAL_S = 2.0
+TRANSITIONS_AT_ONCE = 200
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -98,6 +100,13 @@ class Worker:
         url = settings.fleet.redis_url
         self.link = RedisLink(url, settings.counter_timeout_s) if url else None
         self.cache = ResponseCache(settings, metrics)
+        self.breakers = Breakers(
+            environment=settings.fleet.environment,
+            link=self.link,
+            url=url,
+            clock=self.clock,
+            metrics=metrics,
+        )
         self.sync = Synchroniser(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -123,6 +132,8 @@ class Worker:
             await asyncio.wait_for(self.sync.round(), FIRST_SYNC_MAX_S)
         self.spawn(self.sync.run())
         self.spawn(self.sync.listen())
+        self.spawn(self.breakers.run())
+        self.spawn(self.breakers.listen())
         self.spawn(self.shipper.run())
         self.spawn(self._gauge_loop())
 
@@ -165,6 +176,8 @@ class Worker:
         """Load the snapshot into the backend, then swap it in for new requests."""
         changed = await self.backend.apply(snapshot) if self.backend is not None else 0
         self.snapshot = snapshot
+        if not self.is_porter:
+            self.breakers.configure(snapshot)
         return changed
 
     def apply_policies(self, feed: PolicyFeed) -> None:
@@ -172,6 +185,7 @@ class Worker:
         fleet = self.settings.fleet
         self.policies.apply(feed, environment=fleet.environment, fleet_key=fleet.fleet_key)
         self.policies_known = True
+        self.breakers.follow(self.policies.breaker_orders.values())
 
     @property
     def ready(self) -> bool:
@@ -214,6 +228,7 @@ class Worker:
             "dropped_events": depth.dropped,
             "healthy": not reasons,
             "reasons": reasons,
+            "breaker_transitions": self.breakers.transitions[:TRANSITIONS_AT_ONCE],
         }
 
     async def _gauge_loop(self) -> None:

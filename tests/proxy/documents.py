@@ -22,6 +22,7 @@ from proxy.contract import (
     secret_context,
 )
 from proxy.contract.counters import nano_dollars
+from proxy.defaults import BREAKER
 from proxy.snapshot import seal
 
 ENVIRONMENT = "prod"
@@ -172,6 +173,8 @@ def document(
             "num_retries": 0,
             "total_timeout_s": 60.0,
             "retry_backoff_s": 0.05,
+            # The faults of one test must not keep deployments from the next.
+            "breaker": {**BREAKER, "enabled": False},
             "default_output_tokens": None,
             "on_counter_outage": "share",
             **environment,  # type: ignore[typeddict-item]
