@@ -48,6 +48,7 @@ class Accounted:
 def abandoned_account(*, environment: Environment) -> Accounted:
     """Account for the abandoned holds that are past their grace. CountersAway without Redis."""
     with charging.only_builder(environment.pk):  # a rebuild would change what to charge
+        epoch = counter_store.epoch_of(environment.slug) or ""
         now_ms = counter_store.server().now.timestamp() * 1000
         due_ms = now_ms - settings.ABANDONED_GRACE_S * 1000
         counts = dict.fromkeys(("settled", "booked", "charged", "unreadable"), 0)
@@ -58,7 +59,7 @@ def abandoned_account(*, environment: Environment) -> Accounted:
                 counter_store.account(environment.slug, hold=text, epoch="", charges=[])
                 counts["unreadable"] += 1
             elif hold["expires_ms"] <= due_ms:
-                counts[_account(environment, hold, text)] += 1
+                counts[_account(environment, hold, text, epoch)] += 1
         waiting = counter_store.abandoned_count(environment.slug)
     CounterState.objects.filter(pk=environment.pk).update(abandoned=waiting)
     if any(counts.values()):
@@ -66,7 +67,7 @@ def abandoned_account(*, environment: Environment) -> Accounted:
     return Accounted(**counts, waiting=waiting)
 
 
-def _account(environment: Environment, hold: HoldDocument, text: str) -> str:
+def _account(environment: Environment, hold: HoldDocument, text: str, epoch: str) -> str:
     found = _event_of(environment, hold)
     if found is None:
         receipt = ingest(
@@ -80,8 +81,7 @@ def _account(environment: Environment, hold: HoldDocument, text: str) -> str:
             counter_store.account(environment.slug, hold=text, epoch="", charges=[])
             return "unreadable" if receipt["refused"] else "booked"
         found = _event_of(environment, hold)  # it came at this very moment
-    charges = _lost_charges(found) if found is not None else []
-    epoch = found.counter_epoch if found is not None and charges else ""
+    charges = _lost_charges(found, epoch) if found is not None else []
     counter_store.account(environment.slug, hold=text, epoch=epoch, charges=charges)
     return "settled" if charges else "charged"
 
@@ -96,15 +96,12 @@ def _event_of(environment: Environment, hold: HoldDocument) -> UsageEvent | None
     ).first()
 
 
-def _lost_charges(event: UsageEvent) -> list[Delta]:
+def _lost_charges(event: UsageEvent, epoch: str) -> list[Delta]:
     """What the settlement of an event had to add; nothing where ingest has charged it."""
-    if event.admission != "shared" or not event.cost:
+    if event.admission != "shared" or event.counter_epoch != epoch or not event.cost:
         return []
     nano = nano_dollars(event.cost)
-    return [
-        Delta(counter, bucket, event.counter_epoch, nano)
-        for counter, bucket in event.charged.items()
-    ]
+    return [Delta(counter, bucket, epoch, nano) for counter, bucket in event.charged.items()]
 
 
 def _read(text: str) -> HoldDocument | None:

@@ -257,6 +257,13 @@ def _script(name: str) -> Script:
     return _client().register_script(text)
 
 
+def forget_connection() -> None:
+    """The next call connects anew, to where the settings say by then."""
+    _client.cache_clear()
+    _script.cache_clear()
+    _Pause.until = 0.0
+
+
 class _Pause:
     """Since when Redis is away; a batch need not wait for a time-out that is known."""
 

@@ -59,6 +59,13 @@ def counters_ensure(*, environment: Environment) -> str:
         return _rebuild(environment).epoch
 
 
+def counters_are_known(*, environment: Environment) -> bool:
+    """Whether the counters are those of our last check; CountersAway without Redis."""
+    state = CounterState.objects.filter(pk=environment.pk).first()
+    epoch = counter_store.epoch_of(environment.slug)
+    return state is not None and state.is_of(epoch or "?", counter_store.server().run_id)
+
+
 def counters_rebuild(*, environment: Environment) -> Outcome:
     """Forget the counters and build them from the ledger, as a new epoch."""
     with charging.only_builder(environment.pk):

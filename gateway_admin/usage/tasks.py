@@ -38,9 +38,11 @@ def counters_repair(environment_id: str = "", budget_ids: list[str] | None = Non
 
 @shared_task(name="usage.abandoned_account")  # type: ignore[untyped-decorator]
 def abandoned_account() -> None:
-    """Every 15 seconds: updates that Redis was not told of, and holds that expired."""
+    """Every 15 seconds: counters that were lost, updates not told, and holds that expired."""
 
     def account(environment: Environment) -> None:
+        if not counters.counters_are_known(environment=environment):
+            counters.counters_repair(environment=environment)
         with charging.counters_held(environment.pk, alone=False):
             charging.deliver_waiting(environment, before=timezone.now() - charging.WAITED)
         abandoned.abandoned_account(environment=environment)

@@ -70,7 +70,8 @@ def usage_event(**changes: Any) -> UsageEventDocument:
 class Mix:
     """A stream of varied events: heavy-tailed keys, log-normal latencies, some failures."""
 
-    def __init__(self, *, keys: int, teams: int, seed: int = 1) -> None:
+    def __init__(self, *, keys: int, teams: int, seed: int = 1, budgets: bool = False) -> None:
+        """`budgets`: each request was charged to five of them."""
         self.random = random.Random(seed)
         self.teams = [self._uuid() for _ in range(teams)]
         self.keys = [
@@ -78,6 +79,7 @@ class Mix:
             for number in range(keys)
         ]
         self.weights = [1 / (rank + 1) ** 0.8 for rank in range(keys)]
+        self.budgets = [self._uuid() for _ in range(5)] if budgets else []
         self.models = [(f"model-{n}", self._uuid()) for n in range(20)]
 
     def _uuid(self) -> str:
@@ -121,4 +123,14 @@ class Mix:
             latency_ms=latency_ms,
             ttft_ms=latency_ms * 0.3,
             overhead_ms=draw.lognormvariate(1.3, 0.3),
+            **self._admission("prod", team_id, user_id, key_id, f"c{draw.randint(1, 300)}"),
         )
+
+    def _admission(self, *subjects: str) -> dict[str, Any]:
+        if not self.budgets:
+            return {}
+        charged = [
+            {"counter": f"{budget}:{subject}:m2026-11-01", "bucket": None}
+            for budget, subject in zip(self.budgets, subjects, strict=True)
+        ]
+        return {"admission": {"mode": "shared", "epoch": "bench", "charged": charged}}

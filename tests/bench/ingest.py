@@ -22,14 +22,17 @@ django.setup()
 from django.db import connection  # noqa: E402
 
 from gateway_admin.catalog.models import Environment  # noqa: E402
+from gateway_admin.usage.counters import counters_ensure  # noqa: E402
 from gateway_admin.usage.services import ingest  # noqa: E402
 from tests.bench.events import Mix  # noqa: E402
 
 
-def measure(*, events: int, batch: int, threads: int, keys: int, spread_s: float) -> float:
+def measure(
+    *, events: int, batch: int, threads: int, keys: int, spread_s: float, budgets: bool
+) -> float:
     """Deliver batches and say what came of it; returns events a second."""
     environment = Environment.objects.get(slug="prod")
-    mix = Mix(keys=keys, teams=10)
+    mix = Mix(keys=keys, teams=10, budgets=budgets)
     now = datetime.now(UTC)
     texts = [
         json.dumps({"events": mix.batch(batch, now=now, spread_s=spread_s)})
@@ -41,6 +44,7 @@ def measure(*, events: int, batch: int, threads: int, keys: int, spread_s: float
         assert not receipt["refused"], receipt["refused"][:3]
         return receipt["accepted"]
 
+    counters_ensure(environment=environment)
     one(texts[0])
     begun, cpu_s = time.perf_counter(), _cpu_s()
     with ThreadPoolExecutor(threads) as pool:
@@ -67,6 +71,7 @@ def main() -> None:
         threads=arguments.threads,
         keys=arguments.keys,
         spread_s=arguments.spread,
+        budgets=arguments.budgets,
     )
     connection.close()
 
@@ -78,6 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keys", type=int, default=200)
     parser.add_argument("--spread", type=float, default=60.0, help="seconds that a batch covers")
+    parser.add_argument("--budgets", action="store_true", help="each request was charged to five")
     return parser.parse_args()
 
 
