@@ -42,7 +42,7 @@ _COLLECT = """
     SELECT c.key, c.value::text, f.counter_epoch, sum(ceil(f.cost * 1e9))::bigint
     FROM usage_fresh f CROSS JOIN LATERAL jsonb_each(f.charged) c
     WHERE f.cost > 0 AND f.charged <> '{}'
-    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    GROUP BY 1, 2, 3
 """
 _NOTE = """
     INSERT INTO usage_counter_update (environment_id, created_at, deltas)

@@ -193,13 +193,16 @@ def _attempts(value: Any) -> str:
 
 
 def _admission(value: Any) -> str:
-    """Mode, epoch and charged counters; `check_event` has seen to their shape."""
+    """Mode, epoch and charged counters, whose names have nothing to escape (`check_event`)."""
     if value is None:
         return "\t\t{}"
-    if not value["charged"]:
-        return f"{value['mode']}\t{_name(value['epoch'])}\t{{}}"
-    charged = {pair["counter"]: pair["bucket"] for pair in value["charged"]}
-    return f"{value['mode']}\t{_name(value['epoch'])}\t{_json(charged, dict)}"
+    charged = ",".join(
+        [
+            f'"{pair["counter"]}":{"null" if pair.get("bucket") is None else pair["bucket"]}'
+            for pair in value["charged"]
+        ]
+    )
+    return f"{value['mode']}\t{_name(value['epoch'])}\t{{{charged}}}"
 
 
 def _user(value: str | None) -> str:
