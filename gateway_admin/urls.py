@@ -16,4 +16,5 @@ urlpatterns = [
     path("account/", include("allauth.urls")),
 ]
 
+handler500 = "gateway_admin.supervisor.middleware.failed"
 handler404 = "gateway_admin.supervisor.middleware.not_found"

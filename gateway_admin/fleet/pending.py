@@ -5,8 +5,6 @@ page. So the count is remembered under a stamp of the rows: one query that Postg
 answers in about a millisecond, and that differs whenever any row of the draft does.
 """
 
-import redis
-import structlog
 from django.core.cache import cache
 from django.db import connection
 
@@ -15,8 +13,6 @@ from gateway_admin.fleet.diff import diff_documents
 from gateway_admin.fleet.documents import render
 from gateway_admin.fleet.models import Revision
 from proxy.contract import document_digest
-
-log = structlog.get_logger(__name__)
 
 # A price may come into force by itself, without any row changing: look again after this.
 REMEMBERED_S = 60
@@ -45,10 +41,10 @@ SELECT md5(concat_ws('|',
 def pending_count(environment: Environment) -> int:
     """How many changes a publish would make now."""
     name = f"pending:{environment.pk}:{_stamp(environment)}"
-    remembered = _recall(name)
+    remembered: int | None = cache.get(name)
     if remembered is None:
         remembered = _count(environment)
-        _remember(name, remembered)
+        cache.set(name, remembered, timeout=REMEMBERED_S)
     return remembered
 
 
@@ -68,21 +64,3 @@ def _stamp(environment: Environment) -> str:
         cursor.execute(_STAMP, {"id": environment.pk})
         stamp: str = cursor.fetchone()[0]
     return stamp
-
-
-def _recall(name: str) -> int | None:
-    """None when nothing is remembered, and when Redis is away: the count is then made anew."""
-    try:
-        remembered: int | None = cache.get(name)
-    except redis.RedisError as error:
-        log.debug("pending_count_not_cached", error=str(error))
-        return None
-    return remembered
-
-
-def _remember(name: str, count: int) -> None:
-    """Without Redis, nothing is remembered."""
-    try:
-        cache.set(name, count, timeout=REMEMBERED_S)
-    except redis.RedisError as error:
-        log.debug("pending_count_not_cached", error=str(error))

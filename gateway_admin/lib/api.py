@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db import InterfaceError, OperationalError
 from drf_standardized_errors.handler import ExceptionHandler
 from drf_standardized_errors.handler import exception_handler as standardized
 from rest_framework import exceptions, status
@@ -38,7 +39,12 @@ class ServiceErrorHandler(ExceptionHandler):  # type: ignore[misc]
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """`{"type", "errors": [{"code", "detail", "attr"}]}`; wrong input is 422."""
+    """`{"type", "errors": [{"code", "detail", "attr"}]}`; wrong input is 422.
+
+    That the database is away is no error of the API: the middleware answers 503 then.
+    """
+    if isinstance(exc, OperationalError | InterfaceError):
+        return None
     response: Response | None = standardized(exc, context)
     is_validation = response is not None and response.data.get("type") == "validation_error"
     if response is not None and is_validation:

@@ -1,5 +1,6 @@
 """Health first; and an outage of PostgreSQL is a 503 with its reason, never a stack trace."""
 
+import sys
 from collections.abc import Callable
 
 import structlog
@@ -26,20 +27,30 @@ class ReadinessMiddleware:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, OperationalError | InterfaceError):
             return None
-        log.error("database_unavailable", path=request.path, error=str(error).split("\n")[0])
-        return unavailable(request)
+        return unavailable(request, error)
 
 
-def unavailable(request: HttpRequest) -> HttpResponse:
+def failed(request: HttpRequest) -> HttpResponse:
+    """What a middleware or a view raised: who is signed in is asked of the database, too."""
+    error = sys.exc_info()[1]
+    if not isinstance(error, OperationalError | InterfaceError):
+        return defaults.server_error(request)
+    response = unavailable(request, error)
+    response._has_been_logged = True  # type: ignore[attr-defined]  # else with its stack trace
+    return response
+
+
+def unavailable(request: HttpRequest, error: Exception) -> HttpResponse:
     """503 as JSON for machines, as a page for people; it needs no database."""
+    log.error("database_unavailable", path=request.path, error=str(error).split("\n")[0])
     if request.path.startswith(MACHINE_PREFIXES):
-        error = {
+        entry = {
             "code": "unavailable",
             "detail": "The database is not reachable. Nothing was changed; try again shortly.",
             "attr": None,
         }
         return JsonResponse(
-            {"type": "server_error", "errors": [error]}, status=503, headers={"Retry-After": "5"}
+            {"type": "server_error", "errors": [entry]}, status=503, headers={"Retry-After": "5"}
         )
     response = render(None, "503.html", status=503)
     response["Retry-After"] = "5"
