@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path, re_path
 
-from gateway_admin.dashboards import charts, views
+from gateway_admin.dashboards import cache_views, charts, views
 
 app_name = "dashboards"
 urlpatterns: list[URLPattern] = [
@@ -13,6 +13,9 @@ urlpatterns: list[URLPattern] = [
     path("cost/", views.cost_page, name="cost"),
     path("cost/daily.json", charts.cost_daily, name="cost-daily"),
     path("cost/export.csv", views.cost_csv, name="cost-csv"),
+    path("cache/", cache_views.cache_page, name="cache"),
+    path("cache/daily.json", cache_views.cache_daily, name="cache-daily"),
+    path("cache/export.csv", cache_views.cache_csv, name="cache-csv"),
     path("latency/", views.latency_page, name="latency"),
     re_path(
         r"^latency/(?P<measure>latency|first-token|overhead)\.json$",

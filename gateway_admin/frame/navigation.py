@@ -11,6 +11,7 @@ from gateway_admin.accounts.roles import Role
 EVERYBODY = frozenset({Role.ADMIN, Role.FINANCE, Role.DEVELOPER})
 SUPPLY_READERS = EVERYBODY
 ADMINS = frozenset({Role.ADMIN})
+SPENDERS = frozenset({Role.ADMIN, Role.FINANCE})
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,16 @@ GROUPS = (
             Entry("Overview", "dashboards:overview", "layout-dashboard", EVERYBODY, "home health"),
             Entry("Requests", "dashboards:requests", "list-search", EVERYBODY, "log calls errors"),
             Entry("Latency", "dashboards:latency", "activity", EVERYBODY, "p95 first token slow"),
+            Entry("Cache", "dashboards:cache", "database", EVERYBODY, "kept answers saved purge"),
             Entry("Breakers", "fleet:breaker-list", "power", ADMINS, "circuit open kept out"),
         ),
     ),
     Group(
         "Spend",
-        (Entry("Cost", "dashboards:cost", "coins", EVERYBODY, "money dollars usage tokens"),),
+        (
+            Entry("Cost", "dashboards:cost", "coins", EVERYBODY, "money dollars usage tokens"),
+            Entry("Budgets", "keys:budget-list", "wallet", EVERYBODY, "limit spent remaining"),
+        ),
     ),
     Group(
         "Supply",
@@ -76,6 +81,9 @@ GROUPS = (
             Entry("Teams", "keys:team-list", "users-group", EVERYBODY, "members"),
             Entry("Keys", "keys:key-list", "key", EVERYBODY, "virtual key issue revoke"),
             Entry("People", "accounts:people-list", "users", ADMINS, "users roles invite"),
+            Entry("Customers", "keys:customer-list", "building", SPENDERS, "user field tenant"),
+            Entry("Limits", "keys:limit-list", "gauge", EVERYBODY, "rpm tpm parallel rate"),
+            Entry("Blocks", "keys:block-list", "ban", EVERYBODY, "refuse unblock"),
         ),
     ),
     Group(
