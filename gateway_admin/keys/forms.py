@@ -11,6 +11,7 @@ from gateway_admin.accounts.models import User
 from gateway_admin.catalog.models import Environment
 from gateway_admin.keys import queries
 from gateway_admin.keys.models import Membership, Team, VirtualKey
+from gateway_admin.keys.services import MAX_CACHE_TTL_S, MAX_OUTPUT_TOKENS, AnswerRules
 
 MAX_LISTED_PEOPLE = 300
 NO_TEAM = "No team"
@@ -138,6 +139,33 @@ class KeyForm(forms.Form):
     allowed_models = forms.MultipleChoiceField(
         label="Allowed models", required=False, widget=forms.CheckboxSelectMultiple
     )
+    max_output_tokens = forms.IntegerField(
+        label="Output cap, tokens",
+        required=False,
+        min_value=1,
+        max_value=MAX_OUTPUT_TOKENS,
+        help_text="Given to requests that state none, and what a budget reserves for them. "
+        "Empty: the environment's.",
+    )
+    cache = forms.ChoiceField(
+        label="Response cache",
+        required=False,
+        choices=[
+            (VirtualKey.Cache.OFF, "Off"),
+            (VirtualKey.Cache.DETERMINISTIC, "Requests with temperature 0 or a seed"),
+            (VirtualKey.Cache.ALL, "All requests"),
+        ],
+        initial=VirtualKey.Cache.OFF,
+        help_text="Exact repetitions are answered without a provider, at no cost. Answers are "
+        "shared within the team, and with nobody else.",
+    )
+    cache_ttl_s = forms.IntegerField(
+        label="Answers are kept for, seconds",
+        required=False,
+        min_value=1,
+        max_value=MAX_CACHE_TTL_S,
+        help_text="Empty: as long as the environment says.",
+    )
     expires = forms.ChoiceField(label="Expires", required=False)
     expires_on = forms.DateField(
         label="Last day", required=False, widget=DateInput(), help_text="The key works to its end."
@@ -238,6 +266,11 @@ class KeyForm(forms.Form):
             "allowed_models": values["allowed_models"] if chosen else None,
             "expires_at": self._expires_at(values["expires"], values["expires_on"]),
             "tags": values["tags"],
+            "answers": AnswerRules(
+                cache=values["cache"] or VirtualKey.Cache.OFF,
+                cache_ttl_s=values["cache_ttl_s"],
+                max_output_tokens=values["max_output_tokens"],
+            ),
         }
 
     def _expires_at(self, choice: str, last_day: date | None) -> datetime | None:
@@ -259,6 +292,9 @@ def _initial(key: VirtualKey | None, user: User, environment: Environment) -> di
         "allowed_models": key.allowed_models or [],
         "expires": "keep" if key.expires_at else "",
         "tags": "\n".join(f"{name}={value}" for name, value in key.tags.items()),
+        "cache": key.cache,
+        "cache_ttl_s": key.cache_ttl_s,
+        "max_output_tokens": key.max_output_tokens,
     }
 
 

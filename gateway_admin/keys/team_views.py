@@ -9,7 +9,9 @@ from gateway_admin.accounts.roles import Role, is_admin, requires
 from gateway_admin.keys import queries, team_services
 from gateway_admin.keys.forms import MemberForm, NewTeamForm, TeamForm
 from gateway_admin.keys.models import Membership, Team
-from gateway_admin.keys.views import actor_of
+from gateway_admin.keys.rule_pages import rule_cards
+from gateway_admin.keys.subjects import Subject, subject_for
+from gateway_admin.keys.views import actor_of, environment_of
 from gateway_admin.lib.errors import Conflict
 from gateway_admin.lib.forms import errors_shown_by
 
@@ -58,10 +60,18 @@ def _team_page(
         "member_form": member_form,
         "manages": member_form is not None,
         "may_delete": is_admin(person),
+        "may_block": is_admin(person),
         "issues_keys": queries.issues_keys(person),
         "roles": Membership.Role.choices,
+        **rule_cards(person, _subjects(request, team)),
     }
     return render(request, "keys/team_detail.html", context, status=status)
+
+
+def _subjects(request: HttpRequest, team: Team) -> list[Subject]:
+    """Whose rules hold for all calls of the team in the chosen environment."""
+    environment = environment_of(request)
+    return [subject_for(team, environment), subject_for(environment, environment)]
 
 
 @require_http_methods(["GET", "POST"])

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from gateway_admin.keys import team_views, views
+from gateway_admin.keys import block_views, budget_views, limit_views, team_views, views
 
 app_name = "keys"
 urlpatterns = [
@@ -29,4 +29,33 @@ urlpatterns = [
     path("keys/<uuid:pk>/unblock/", views.key_unblock, name="key-unblock"),
     path("keys/<uuid:pk>/revoke/", views.key_revoke, name="key-revoke"),
     path("keys/<uuid:pk>/first-call/", views.first_call, name="first-call"),
+    path("keys/<uuid:pk>/purge/", block_views.purge_key, name="key-purge"),
+    path("teams/<slug:slug>/purge/", block_views.purge_team, name="team-purge"),
+    path("cache/purge/", block_views.purge_environment, name="environment-purge"),
+    path("budgets/", budget_views.budget_list, name="budget-list"),
+    path("budgets/export.csv", budget_views.budget_csv, name="budget-csv"),
+    path("budgets/new/", budget_views.budget_create, name="budget-create"),
+    path("budgets/effect/", budget_views.budget_effect_of, name="budget-effect"),
+    path("budgets/<uuid:pk>/", budget_views.budget_detail, name="budget-detail"),
+    path("budgets/<uuid:pk>/edit/", budget_views.budget_edit, name="budget-edit"),
+    path("budgets/<uuid:pk>/effect/", budget_views.amount_effect_of, name="amount-effect"),
+    path("budgets/<uuid:pk>/delete/", budget_views.budget_delete, name="budget-delete"),
+    path("budgets/<uuid:pk>/override/", budget_views.override_grant, name="override-grant"),
+    path(
+        "budgets/<uuid:pk>/override/<int:override_id>/end/",
+        budget_views.override_revoke,
+        name="override-revoke",
+    ),
+    path("limits/", limit_views.limit_list, name="limit-list"),
+    path("limits/set/", limit_views.limit_edit, name="limit-set"),
+    path("limits/effect/", limit_views.limit_effect_of, name="limit-effect"),
+    path("limits/<uuid:pk>/delete/", limit_views.limit_delete, name="limit-delete"),
+    path("people/<int:pk>/rules/", limit_views.person_rules, name="person-rules"),
+    path("blocks/", block_views.block_list, name="block-list"),
+    path("blocks/new/", block_views.block_create, name="block-create"),
+    path("blocks/<uuid:pk>/delete/", block_views.block_delete, name="block-delete"),
+    path("customers/", block_views.customer_list, name="customer-list"),
+    path("customers/new/", block_views.customer_create, name="customer-create"),
+    path("customers/<uuid:pk>/", block_views.customer_detail, name="customer-detail"),
+    path("customers/<uuid:pk>/delete/", block_views.customer_delete, name="customer-delete"),
 ]

@@ -22,6 +22,8 @@ from gateway_admin.frame.snippets import client_snippets
 from gateway_admin.keys import queries, services
 from gateway_admin.keys.forms import BlockForm, KeyFilter, KeyForm
 from gateway_admin.keys.models import VirtualKey
+from gateway_admin.keys.rule_pages import rule_cards
+from gateway_admin.keys.rules import path_of
 from gateway_admin.lib.csv_export import csv_response
 from gateway_admin.lib.errors import Conflict, ServiceError
 from gateway_admin.lib.forms import errors_shown_by
@@ -211,6 +213,7 @@ def _key_page(
         "requests_url": _page_about(key, "dashboards:requests"),
         "cost_url": _page_about(key, "dashboards:cost"),
         "base_url": f"{settings.PROXY_PUBLIC_URL}/v1",
+        **rule_cards(actor_of(request), path_of(key)),
     }
     return render(request, "keys/key_detail.html", context, status=status)
 
