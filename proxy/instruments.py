@@ -88,7 +88,7 @@ class BudgetInstruments:
 
     def __init__(self, registry: CollectorRegistry, *, every_subject: bool) -> None:
         self._every_subject = every_subject
-        self._known: dict[str, set[str]] = {}
+        self._names: dict[str, dict[str, str]] = {}  # scope -> subject -> name
         self._key = Gauge(
             "litellm_remaining_api_key_budget_metric", "USD left of a key's tightest budget",
             ["hashed_api_key", "api_key_alias"], registry=registry,
@@ -121,27 +121,28 @@ class BudgetInstruments:
             return
         if scope != "team" and not self._every_subject:
             return
-        if not self._admitted(scope, subject):
+        known = self._name(scope, subject, name)
+        if known is None:
             self._left_out.labels(scope).inc()
             return
         amount = float(left)
         if scope == "team":
-            self._team.labels(subject, name).set(amount)
+            self._team.labels(subject, known).set(amount)
         elif scope == "key":
-            self._key.labels(subject, name).set(amount)
+            self._key.labels(subject, known).set(amount)
         elif scope == "user":
-            self._user.labels(name or subject).set(amount)
+            self._user.labels(known or subject).set(amount)
         else:
             self._customer.labels(subject).set(amount)
 
-    def _admitted(self, scope: str, subject: str) -> bool:
-        known = self._known.setdefault(scope, set())
-        if subject in known:
-            return True
-        if len(known) >= (TEAM_SERIES_MAX if scope == "team" else SUBJECT_SERIES_MAX):
-            return False
-        known.add(subject)
-        return True
+    def _name(self, scope: str, subject: str, name: str) -> str | None:
+        """The name a subject was first told by (one series each); None: one too many."""
+        names = self._names.setdefault(scope, {})
+        if subject not in names:
+            if len(names) >= (TEAM_SERIES_MAX if scope == "team" else SUBJECT_SERIES_MAX):
+                return None
+            names[subject] = name
+        return names[subject]
 
 
 class RoutingInstruments:
