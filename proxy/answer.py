@@ -48,8 +48,9 @@ class Answer:
         self.started, self.began = True, time.perf_counter()
         self.capture.status = status
         self._read_headers(headers)
-        self._headers = [*kept_headers(headers), *gateway_headers(self.trace)]
-        self._headers += self.extra_headers()
+        own = [*gateway_headers(self.trace), *self.extra_headers()]
+        names = {name for name, _ in own}  # our limits, where the provider tells its own, too
+        self._headers = [h for h in kept_headers(headers) if h[0] not in names] + own
         if self.trace.cache is not None:
             self.trace.cache.begin(self._headers)
         content_type = dict(headers).get(b"content-type", b"")

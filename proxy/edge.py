@@ -36,6 +36,7 @@ from proxy.body import (
 )
 from proxy.cache_replay import replay
 from proxy.contract import KeyPolicy
+from proxy.estimate import cap_output, demand_of
 from proxy.policies import KEY_PREFIX, is_expired
 from proxy.probes import PROBES, answer_probe
 from proxy.refusals import (
@@ -231,7 +232,9 @@ class Edge:
         if multipart:
             boundary, parts = parse_form(raw, content_type)
             parts = clean_form(parts)
-            self._choose(trace, form_fields(parts))
+            fields, kind = form_fields(parts), trace.inference.kind
+            self._choose(trace, fields)
+            trace.demand = demand_of(fields, kind, body_bytes=len(raw), form=True)
             return write_form(boundary, parts, trace.model), content_type.encode("latin-1")
         body = parse_json(raw)
         self._choose(trace, body)
@@ -240,8 +243,12 @@ class Edge:
         body["model"] = trace.model
         if trace.streaming and trace.inference.kind in ("chat", "completion"):
             _ask_for_usage(trace, body)
+        cap_output(body, trace.inference.kind, trace.policy, self._snapshot().environment)
         trace.body = body
-        return orjson.dumps(body), b"application/json"
+        content = orjson.dumps(body)
+        kind = trace.inference.kind
+        trace.demand = demand_of(body, kind, body_bytes=len(content), form=False)
+        return content, b"application/json"
 
     def _choose(self, trace: Trace, fields: dict[str, Any]) -> None:
         """Model and the facts of the request that the event will carry."""

@@ -4,6 +4,7 @@ Refusal                 status, OpenAI's type and code, a sentence that says wha
     reason              bounded label for metrics and events
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -25,6 +26,7 @@ class Refusal(Exception):
         param: str | None = None,
         error_class: str = "invalid_request",
         retry_after_s: int | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -35,6 +37,7 @@ class Refusal(Exception):
         self.param = param
         self.error_class = error_class
         self.retry_after_s = retry_after_s
+        self._headers = tuple(headers)
 
     def body(self, *, anthropic_shape: bool) -> bytes:
         """The answer's JSON in the shape the route's clients parse."""
@@ -50,8 +53,8 @@ class Refusal(Exception):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Extra response headers."""
         if self.retry_after_s is None:
-            return []
-        return [(b"retry-after", str(self.retry_after_s).encode())]
+            return [*self._headers]
+        return [(b"retry-after", str(self.retry_after_s).encode()), *self._headers]
 
 
 _ANTHROPIC_TYPES = {

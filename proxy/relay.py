@@ -14,13 +14,15 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import orjson
 
+from proxy.admission_refusals import TargetRefused
 from proxy.answer import Answer, anthropic_shape, gateway_headers, kept_headers, respond
 from proxy.attempt import Call, Executor, Failure
 from proxy.breaker import Permit
-from proxy.contract import AttemptDocument
+from proxy.contract import AttemptDocument, UsageEventDocument
 from proxy.errors import code_of, type_of
 from proxy.litellm_lane import LiteLlmLane
 from proxy.metering import Usage
@@ -54,6 +56,7 @@ class Relay:
         self.send = send
         self.executor: Executor = LiteLlmLane(worker.backend)
         self.answer = Answer(trace, send, self._settle)
+        self.answer.extra_headers = lambda: worker.admission.headers(trace)
         self.settled = False
         self._headers = [(n, v) for n, v in scope["headers"] if n in _REQUEST_HEADERS]
         self._call: Call | None = None
@@ -65,11 +68,14 @@ class Relay:
         watch = asyncio.create_task(self._until_client_leaves())
         try:
             await self._serve(body, content_type, watch)
+        except Refusal as refusal:
+            await self._refuse(refusal)
         finally:
             watch.cancel()
             self.worker.metrics.in_flight.dec()
             if not self.settled:
                 self._settle_now(aborted=True)
+            self.worker.admission.settle(self.trace, cost=None, tokens=0)  # if nothing did yet
             self._tell_breaker("n")
 
     async def _until_client_leaves(self) -> None:
@@ -84,6 +90,8 @@ class Relay:
             if not await self._pause(step.wait_s, watch):
                 await self._end(None)
                 return
+            if not await self._admitted(step, walk):
+                continue
             self._permit = await walk.acquire(step)
             if self._permit is None:
                 continue
@@ -100,6 +108,19 @@ class Relay:
             await self._refuse(verdict)
         else:
             await self._fail(verdict)
+
+    async def _admitted(self, step: Step, walk: Walk) -> bool:
+        """Budgets and limits: the request's before its first attempt, then each target's own."""
+        admission, trace = self.worker.admission, self.trace
+        try:
+            if trace.grant is None:
+                await admission.admit(trace, targets=walk.plan.targets, first=step.deployment)
+            else:
+                await admission.enter(trace, step.deployment)
+        except TargetRefused as error:
+            walk.refused(step, error.refusal)
+            return False
+        return True
 
     async def _pause(self, wait_s: float, watch: "asyncio.Task[None]") -> bool:
         """Wait before a retry; False when the client left meanwhile."""
@@ -295,8 +316,7 @@ class Relay:
             event = await asyncio.shield(counting)
         else:
             event = finished_event(self.trace, capture, aborted=aborted, count_tokens=None)
-        self.trace.closed = True
-        self.worker.record(event)
+        self._account(event)
         if self.trace.cache is not None:
             self.trace.cache.settled(event)
 
@@ -306,8 +326,15 @@ class Relay:
         self._close_attempt()
         count = self.worker.backend.count_tokens if self.worker.backend else None
         event = finished_event(self.trace, self.answer.capture, aborted=aborted, count_tokens=count)
+        self._account(event)
+
+    def _account(self, event: UsageEventDocument) -> None:
+        """Write the event, then end the hold: lost between the two, the ledger finds it."""
         self.trace.closed = True
         self.worker.record(event)
+        cost = Decimal(event["cost"]) if event["cost"] is not None else None
+        tokens = event["input_tokens"] + event["output_tokens"]
+        self.worker.admission.settle(self.trace, cost=cost, tokens=tokens)
 
 
 def _body_for(trace: Trace, body: bytes, deployment_id: str) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any
 
 from proxy.cache_use import CacheUse
 from proxy.contract import AttemptDocument, KeyPolicy
+from proxy.estimate import Demand
+from proxy.grant import Grant
 from proxy.routes import InferenceRoute
 from proxy.snapshot import Deployment, Snapshot
 
@@ -31,6 +33,8 @@ class Trace:
     body: dict[str, Any] = field(default_factory=dict)  # as passed on; for estimates
     attempts: list[AttemptDocument] = field(default_factory=list)
     attempt_started: float = 0.0
+    demand: Demand | None = None  # the most it can ask of a provider
+    grant: Grant | None = None  # what it has reserved
     cache: CacheUse | None = None  # None: not offered
     closed: bool = False  # the event is written; late callbacks change nothing
 

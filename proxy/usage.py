@@ -10,6 +10,7 @@ import orjson
 
 from proxy.capture import Capture
 from proxy.contract import EventStatus, UsageEventDocument
+from proxy.grant import admission_document
 from proxy.metering import Usage, cost_of, plain
 from proxy.refusals import Refusal
 from proxy.snapshot import Deployment, Price
@@ -275,4 +276,8 @@ def _event(trace: Trace, end: _End, deployment: Deployment | None) -> UsageEvent
         **_times(trace, end.ttft_ms),
         "attempts": trace.attempts,
         "lane": "litellm",
+        "admission": admission_document(
+            trace.grant, model=deployment.model if deployment else trace.model, served=deployment
+        ),
+        "saved_cost": None,
     }

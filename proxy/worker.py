@@ -13,6 +13,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Protocol
 
+from proxy.admission import Admission
+from proxy.admission_pulse import Heartbeat
 from proxy.breaker import Breakers
 from proxy.cache import ResponseCache
 from proxy.clock import Clock
@@ -100,6 +102,8 @@ class Worker:
         url = settings.fleet.redis_url
         self.link = RedisLink(url, settings.counter_timeout_s) if url else None
         self.cache = ResponseCache(settings, metrics)
+        self.admission = Admission(self)
+        self.heartbeat = Heartbeat(self, self.admission)
         self.breakers = Breakers(
             environment=settings.fleet.environment,
             link=self.link,
@@ -125,8 +129,11 @@ class Worker:
         await self.sync.restore()
         if self.is_porter:
             return
+        self.heartbeat.restore()
         if self.link is not None:
             await self.link.start()
+            self.link.on_up.append(self.admission.state.changed.set)
+            await self.heartbeat.beat()
         await self.cache.start()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.sync.round(), FIRST_SYNC_MAX_S)
@@ -136,6 +143,9 @@ class Worker:
         self.spawn(self.breakers.listen())
         self.spawn(self.shipper.run())
         self.spawn(self._gauge_loop())
+        self.spawn(self.heartbeat.run())
+        if self.admission.settlements is not None:
+            self.spawn(self.admission.settlements.run())
 
     async def stop(self) -> None:
         """Stop the loops, deliver what can be delivered now; the rest stays on disk."""
@@ -150,6 +160,8 @@ class Worker:
                 if depth.events:
                     logger.warning("%d usage events stay in the spool: %s", depth.events, error)
         self.spool.close()
+        if not self.is_porter:
+            await self.heartbeat.stop()
         if self.link is not None:
             await self.link.stop()
         await self.cache.stop()
@@ -203,7 +215,7 @@ class Worker:
     def reasons(self) -> list[str]:
         """Why this worker is degraded."""
         self.health.refused_events = self.shipper.refused
-        return self.health.reasons(self.spool.depth())
+        return [*self.health.reasons(self.spool.depth()), *self.admission.state.reasons()]
 
     def report(self) -> SyncReport:
         """Where this worker stands, for the control plane."""
@@ -228,6 +240,7 @@ class Worker:
             "dropped_events": depth.dropped,
             "healthy": not reasons,
             "reasons": reasons,
+            "counters": self.admission.state.mode,
             "breaker_transitions": self.breakers.transitions[:TRANSITIONS_AT_ONCE],
         }
 

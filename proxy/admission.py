@@ -1,0 +1,406 @@
+"""Who may spend, decided before the call.
+
+    admit    before the first attempt: all rules of the request and of its first target, in
+             one round trip, all or nothing; writes the hold
+    enter    before an attempt on another target: that target's own rules, on the same hold
+    settle   when the usage event is written: queued, never waits, never fails
+
+While the shared counters are away a worker counts its own share (admission_local.py), or
+refuses, as the environment says. `run` keeps holds alive and finds the way back.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from proxy.admission_headers import remaining_headers
+from proxy.admission_local import LocalBook, LocalRefusal
+from proxy.admission_refusals import (
+    Spending,
+    TargetRefused,
+    counters_unavailable,
+    over_budget,
+    over_rate,
+    too_many_at_once,
+)
+from proxy.admission_request import AdmissionRequest, estimated, hold_document
+from proxy.admission_rules import RuleBook, RuleSet
+from proxy.admission_scripts import Counters, Reply, Reservation
+from proxy.admission_settle import Settlement, Settlements
+from proxy.admission_state import CountersState
+from proxy.contract import AdmissionDocument
+from proxy.contract.counters import dollars, nano_dollars
+from proxy.estimate import countable_text
+from proxy.grant import Charge, Grant, WindowUse, admission_document
+from proxy.redis_link import LinkDown
+from proxy.refusals import Refusal
+from proxy.snapshot import Deployment
+from proxy.trace import Trace
+
+if TYPE_CHECKING:
+    from proxy.worker import Worker
+
+TRIES = 4  # a period that just ended, an estimate that is counted anew
+
+
+@dataclass(frozen=True, slots=True)
+class _Denied:
+    """A rule refused; `refusal` says it to the caller."""
+
+    refusal: Refusal
+    kind: str  # budget, rpm, tpm, parallel
+    scope: str
+    of_target: bool
+    missing_nano: int = 0  # how much smaller the estimate would have to be
+
+
+class Admission:
+    """Admission of one worker."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self.worker = worker
+        self.environment = worker.settings.fleet.environment
+        self.book = LocalBook()
+        self.book.workers, self.book.rank = worker.settings.workers, worker.slot
+        self.rules = RuleBook(worker.policies, self.environment)
+        self.state = CountersState(worker.metrics.admission, has_redis=worker.link is not None)
+        self.counters: Counters | None = None
+        self.settlements: Settlements | None = None
+        if worker.link is not None:
+            self.counters = Counters(worker.link, self.environment, worker.clock)
+            self.settlements = Settlements(self.counters, worker.metrics.admission)
+        self.live: dict[str, Grant] = {}  # requests that hold something in the shared counters
+
+    # --- before the attempts ---------------------------------------------------------------
+
+    async def admit(
+        self, trace: Trace, *, targets: Sequence[Deployment], first: Deployment
+    ) -> None:
+        """Let the request pass, or raise Refusal or TargetRefused. Sets `trace.grant`."""
+        started = time.perf_counter()
+        request = AdmissionRequest(trace, tuple(targets), first)
+        try:
+            await self._admit(request)
+        finally:
+            self.worker.metrics.admission.latency.observe(time.perf_counter() - started)
+
+    async def _admit(self, request: AdmissionRequest) -> None:
+        denied: _Denied | None = None
+        for _ in range(TRIES):
+            grant = Grant("shared", "")
+            wanted = self._wanted(request)
+            if not self.state.shared or (reply := await self._ask(request, grant, wanted)) is None:
+                denied = self._alone(request, wanted)
+            elif reply.verdict == "stale":
+                # The period ended (or our clock was ahead): the request belongs to the new one.
+                request.trace.started_at = self.worker.clock.now()
+                continue
+            else:
+                denied = self._take_reply(request, grant, wanted, reply)
+            if denied is None or not await self._count_tokens(request, denied):
+                break
+        else:
+            denied = self._alone(request, self._wanted(request))
+        if denied is not None:
+            self._refuse(denied, request.first)
+
+    def _refuse(self, denied: _Denied, target: Deployment) -> None:
+        if denied.of_target:
+            raise TargetRefused(target, denied.refusal)
+        self.worker.metrics.admission.refused(denied.scope, denied.kind)
+        raise denied.refusal
+
+    def _wanted(self, request: AdmissionRequest) -> Reservation:
+        """Everything the request has to keep when its first target is the chosen one."""
+        trace, at = request.trace, request.trace.started_at
+        model = request.first.model
+        rules = self.rules.of_request(trace.policy, trace.customer, {model}, at)
+        first_target = (len(rules.budgets), len(rules.windows))
+        of_target = self.rules.of_target(request.first, at)
+        rules.budgets += of_target.budgets
+        rules.windows += of_target.windows
+        return estimated(request, rules, first_target)
+
+    async def _ask(
+        self, request: AdmissionRequest, grant: Grant, wanted: Reservation
+    ) -> Reply | None:
+        """Ask the shared counters; None when they cannot tell."""
+        assert self.counters is not None
+        trace = request.trace
+        hold = hold_document(request, grant, wanted)
+        wanted = self._less_own(wanted)
+        try:
+            reply = await self.counters.admit(trace.event_id, wanted, grant, hold)
+        except LinkDown as error:
+            self.lost(str(error))
+            # It may have been admitted before the answer was lost.
+            self._end_hold(Settlement(trace.event_id, ""))
+            return None
+        if reply.verdict == "unbuilt":
+            self.state.unbuilt()
+            return None
+        return reply
+
+    def _less_own(self, wanted: Reservation) -> Reservation:
+        """Budgets less what this worker spent alone and the ledger does not know yet."""
+        own = [self.book.own(rule.counter) for rule in wanted.rules.budgets]
+        if not any(own):
+            return wanted
+        rules = RuleSet(
+            [
+                rule.reduced(nano) if nano else rule
+                for rule, nano in zip(wanted.rules.budgets, own, strict=True)
+            ],
+            wanted.rules.windows,
+            wanted.rules.parallel,
+        )
+        return Reservation(rules, wanted.nano, wanted.tokens, wanted.first_target)
+
+    def _take_reply(
+        self, request: AdmissionRequest, grant: Grant, wanted: Reservation, reply: Reply
+    ) -> _Denied | None:
+        self._learn(wanted, reply)
+        if reply.verdict == "refused":
+            return self._denied(wanted, reply)
+        grant.epoch = reply.epoch
+        self._grow(grant, wanted, [reply.bucket] * len(wanted.rules.windows))
+        self.book.enter(wanted, self.worker.clock.now_ms())
+        self._grant(request, grant, wanted, reply)
+        return None
+
+    def _grant(
+        self,
+        request: AdmissionRequest,
+        grant: Grant,
+        wanted: Reservation,
+        reply: Reply | None,
+    ) -> None:
+        request.trace.grant = grant
+        grant.headers = remaining_headers(self.book, wanted, reply)
+        if grant.mode == "shared":
+            self.live[request.trace.event_id] = grant
+            self.worker.metrics.admission.holds.set(len(self.live))
+
+    def _learn(self, wanted: Reservation, reply: Reply) -> None:
+        """Remember balances for the time when the counters are away."""
+        now_ms, admitted = self.worker.clock.now_ms(), reply.verdict == "ok"
+        for rule, nano, (spent, held) in zip(
+            wanted.rules.budgets, wanted.nano, reply.balances, strict=False
+        ):
+            self.book.saw(rule, spent, held + (nano if admitted else 0), now_ms)
+            left = max(rule.limit_nano - spent - held, 0)
+            owner = rule.owner
+            self.worker.metrics.budgets.remaining(
+                owner.scope, owner.subject, owner.name, dollars(left)
+            )
+
+    def _denied(self, wanted: Reservation, reply: Reply) -> _Denied:
+        rules, index = wanted.rules, reply.index
+        if reply.kind == "budget":
+            rule, nano = rules.budgets[index], wanted.nano[index]
+            spent, held = reply.balances[index]
+            held += self.book.own(rule.counter)
+            missing = spent + held + nano - rule.limit_nano
+            refusal = over_budget(rule, Spending(spent, held, nano))
+            return _Denied(refusal, "budget", rule.owner.scope, reply.of_target, missing)
+        if reply.kind == "parallel":
+            parallel = rules.parallel[index]
+            refusal = too_many_at_once(
+                parallel, running=reply.running[index], wait_ms=reply.wait_ms
+            )
+            return _Denied(refusal, "parallel", parallel.owner.scope, of_target=False)
+        window, used = rules.windows[index], reply.windows[index]
+        refusal = over_rate(
+            window,
+            reply.kind,
+            used=used[0 if reply.kind == "rpm" else 1],
+            wanted=wanted.tokens[index],
+            wait_ms=reply.wait_ms,
+        )
+        return _Denied(refusal, reply.kind, window.owner.scope, reply.of_target)
+
+    async def _count_tokens(self, request: AdmissionRequest, denied: _Denied) -> bool:
+        """Whether a truer estimate, by the tokenizer, could fit where the bound did not."""
+        demand, backend = request.demand, self.worker.backend
+        if denied.kind != "budget" or request.counted or backend is None or not demand.text_only:
+            return False
+        request.counted = True
+        if not request.could_fit(denied.missing_nano):
+            return False
+        model = str(request.first.params["model"])
+        text = countable_text(request.trace.body)
+        tokens = await asyncio.to_thread(backend.count_tokens, model, text)
+        request.demand = request.trace.demand = demand.counted(tokens)
+        return request.demand.input_tokens < demand.input_tokens
+
+    # --- counting alone --------------------------------------------------------------------
+
+    def lost(self, reason: str) -> None:
+        """The shared counters cannot be reached."""
+        self.state.lost(reason)
+
+    def _alone(self, request: AdmissionRequest, wanted: Reservation) -> _Denied | None:
+        environment = request.trace.snapshot.environment if request.trace.snapshot else None
+        refuses = environment is not None and environment["on_counter_outage"] == "refuse"
+        if refuses and self.counters is not None and wanted.rules:
+            return _Denied(counters_unavailable(), "counters", "environment", of_target=False)
+        grant = Grant("local", "")
+        denied = self._alone_on(grant, wanted)
+        if denied is None:
+            self._grant(request, grant, wanted, None)
+            if wanted.rules:
+                self.worker.metrics.admission.local_admissions.inc()
+        return denied
+
+    def _alone_on(self, grant: Grant, wanted: Reservation) -> _Denied | None:
+        now_ms = self.worker.clock.now_ms()
+        found = self.book.check(wanted, now_ms)
+        if found is not None:
+            return self._denied_alone(wanted, found)
+        if grant.mode == "local":
+            self.book.hold(wanted)
+        self._grow(grant, wanted, self.book.enter(wanted, now_ms))
+        return None
+
+    def _denied_alone(self, wanted: Reservation, found: LocalRefusal) -> _Denied:
+        rules, index = wanted.rules, found.index
+        if found.kind == "budget":
+            rule, nano = rules.budgets[index], wanted.nano[index]
+            balance = self.book.balances[rule.counter]
+            spending = Spending(
+                balance.spent + balance.local_spent,
+                balance.held + balance.local_held,
+                nano,
+                share=found.share,
+            )
+            of_target = index >= wanted.first_target[0]
+            missing = nano - max(found.share, 0)
+            return _Denied(
+                over_budget(rule, spending), "budget", rule.owner.scope, of_target, missing
+            )
+        if found.kind == "parallel":
+            parallel = rules.parallel[index]
+            refusal = too_many_at_once(parallel, running=found.used, wait_ms=found.wait_ms)
+            return _Denied(refusal, "parallel", parallel.owner.scope, of_target=False)
+        window = rules.windows[index]
+        refusal = over_rate(
+            window,
+            found.kind,
+            used=found.used,
+            wanted=wanted.tokens[index],
+            wait_ms=found.wait_ms,
+        )
+        of_target = index >= wanted.first_target[1]
+        return _Denied(refusal, found.kind, window.owner.scope, of_target)
+
+    # --- further targets -------------------------------------------------------------------
+
+    async def enter(self, trace: Trace, deployment: Deployment) -> None:
+        """Reserve for an attempt on another target; raises TargetRefused."""
+        grant = trace.grant
+        if grant is None or grant.closed:
+            return
+        request = AdmissionRequest(trace, (deployment,), deployment)
+        wanted = self._further(request, grant)
+        if not wanted.rules:
+            return
+        if grant.mode == "shared" and self.state.shared:
+            reply = await self._ask_more(request, grant, wanted)
+            if reply is not None and reply.verdict == "refused":
+                raise TargetRefused(deployment, self._denied(wanted, reply).refusal)
+            seconds = [reply.bucket if reply else 0] * len(wanted.rules.windows)
+            self._grow(grant, wanted, seconds)
+            self.book.enter(wanted, self.worker.clock.now_ms())
+            return
+        denied = self._alone_on(grant, wanted)
+        if denied is not None:
+            raise TargetRefused(deployment, denied.refusal)
+
+    def _further(self, request: AdmissionRequest, grant: Grant) -> Reservation:
+        """The rules of a target that the grant does not cover yet. Attempts count each time."""
+        trace, at, row = request.trace, request.trace.started_at, request.first
+        rules = self.rules.of_model(trace.policy, trace.customer, row.model, at)
+        counted = {use.key for use in grant.windows}
+        target = self.rules.of_target(row, at)
+        budgets = [b for b in rules.budgets + target.budgets if b.counter not in grant.charges]
+        windows = [w for w in rules.windows if w.key not in counted] + target.windows
+        parallel = [p for p in rules.parallel if p.key not in grant.parallel]
+        return estimated(request, RuleSet(budgets, windows, parallel), (0, 0))
+
+    async def _ask_more(
+        self, request: AdmissionRequest, grant: Grant, wanted: Reservation
+    ) -> Reply | None:
+        """None: cannot be told now; the attempt goes on, and settlement charges it."""
+        assert self.counters is not None
+        hold = hold_document(request, grant, wanted)
+        event_id = request.trace.event_id
+        try:
+            reply = await self.counters.admit(event_id, self._less_own(wanted), grant, hold)
+        except LinkDown as error:
+            self.lost(str(error))
+            return None
+        self._learn(wanted, reply)
+        return reply
+
+    def _grow(self, grant: Grant, wanted: Reservation, seconds: Sequence[int]) -> None:
+        rules = wanted.rules
+        for rule, nano in zip(rules.budgets, wanted.nano, strict=True):
+            grant.charges[rule.counter] = Charge(
+                counter=rule.counter,
+                estimate=nano,
+                bucket=rule.bucket,
+                bucket_s=rule.period.bucket_s or 0,
+                life_s=rule.life_s,
+                model=rule.model,
+                credential=rule.credential,
+            )
+        for window, tokens, second in zip(rules.windows, wanted.tokens, seconds, strict=True):
+            grant.windows.append(
+                WindowUse(window.key, second, tokens, window.model, window.deployment)
+            )
+        grant.parallel += [parallel.key for parallel in rules.parallel]
+
+    # --- afterwards ------------------------------------------------------------------------
+
+    def settle(self, trace: Trace, *, cost: Decimal | None, tokens: int) -> None:
+        """The request ended, at a cost in USD (None: not known). Only the first call counts."""
+        grant = trace.grant
+        if grant is None or grant.closed:
+            return
+        grant.closed = True
+        served = _served(trace)
+        model = served.model if served is not None else trace.model
+        nano = nano_dollars(cost) if cost is not None else 0
+        charged, uses = grant.charged(model, served), list(grant.counted(model, served))
+        self.book.leave(grant, uses, tokens)
+        if self.live.pop(trace.event_id, None) is not None:
+            self.worker.metrics.admission.holds.set(len(self.live))
+        if grant.mode == "shared":
+            charges = [(charge, nano) for charge in charged]
+            self._end_hold(Settlement(trace.event_id, grant.epoch, tokens, uses, charges))
+            return
+        counters = {charge.counter for charge in charged}
+        for charge in grant.charges.values():
+            self.book.spend(charge, nano if charge.counter in counters else None)
+
+    def _end_hold(self, settlement: Settlement) -> None:
+        if self.settlements is not None:
+            self.settlements.add(settlement)
+
+    def describe(self, trace: Trace) -> AdmissionDocument:
+        """How the request was admitted, for its event."""
+        served = _served(trace)
+        model = served.model if served is not None else trace.model
+        return admission_document(trace.grant, model=model, served=served)
+
+    def headers(self, trace: Trace) -> list[tuple[bytes, bytes]]:
+        """What is left of limits and budgets, for the answer."""
+        return trace.grant.headers if trace.grant is not None else []
+
+
+def _served(trace: Trace) -> Deployment | None:
+    last = trace.served_by()
+    return trace.deployment(last["deployment"]) if last is not None else None

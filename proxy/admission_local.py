@@ -1,0 +1,282 @@
+"""Counting alone: what one worker may admit while the shared counters are away.
+
+Of each budget a worker may spend its share: what remained when it last heard, divided by
+the workers that lived then. Of each limit it may admit its share, exactly. The shares of
+all workers together never exceed what they divide, as far as they last heard the same.
+
+The book is kept up to date while the shared counters work: every answer tells balances,
+and this worker's own requests are entered in its windows, so that the first minute of an
+outage begins with what was just admitted.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxy.admission_rules import BudgetRule
+from proxy.admission_scripts import Reservation
+from proxy.contract.counters import WINDOW_S
+from proxy.grant import Charge, Grant, WindowUse
+
+BALANCES_MAX = 5_000
+WINDOWS_MAX = 20_000
+PARALLEL_WAIT_MS = 1_000
+NO_SHARE_WAIT_MS = 2_000  # there are more workers than the limit has requests
+
+
+@dataclass(slots=True)
+class Balance:
+    """One budget's counter as last seen, and what this worker did without it. Nano-dollars."""
+
+    key: str
+    bucket_s: int
+    spent: int = 0
+    held: int = 0
+    seen_ms: int = 0
+    local_spent: int = 0  # since the shared counters were lost
+    local_held: int = 0  # of requests admitted alone that still run
+    unreported: int = 0  # spent alone, and not yet known to have reached the ledger
+    on_its_way: int = 0  # of that: in events whose delivery is being watched
+
+
+@dataclass(slots=True)
+class _Window:
+    """Requests and tokens of this worker in the last 60 s, by second."""
+
+    # second, requests, tokens, moment (ms) of the last one
+    buckets: deque[list[int]] = field(default_factory=deque)
+    requests: int = 0
+    tokens: int = 0
+
+    def expire(self, now_ms: int) -> None:
+        while self.buckets and self.buckets[0][3] <= now_ms - WINDOW_S * 1000:
+            _, requests, tokens, _ = self.buckets.popleft()
+            self.requests -= requests
+            self.tokens -= tokens
+
+    def add(self, now_ms: int, tokens: int) -> int:
+        second = now_ms // 1000
+        if not self.buckets or self.buckets[-1][0] < second:
+            self.buckets.append([second, 0, 0, now_ms])
+        last = self.buckets[-1]
+        last[1] += 1
+        last[2] += tokens
+        last[3] = max(last[3], now_ms)
+        self.requests += 1
+        self.tokens += tokens
+        return last[0]
+
+    def correct(self, second: int, tokens: int) -> None:
+        for bucket in self.buckets:
+            if bucket[0] == second:
+                bucket[2] += tokens
+                self.tokens += tokens
+                return
+
+    def wait_ms(self, now_ms: int, requests: int, tokens: int) -> int:
+        for _, made, used, last in self.buckets:
+            requests -= made
+            tokens -= used
+            if requests <= 0 and tokens <= 0:
+                return max(last + WINDOW_S * 1000 - now_ms, 1)
+        return NO_SHARE_WAIT_MS
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRefusal:
+    """Which rule refused: kind budget, rpm, tpm or parallel, and its place in the rules."""
+
+    kind: str
+    index: int
+    wait_ms: int
+    used: int  # of `share`: nano-dollars, requests, tokens
+    share: int
+
+
+class LocalBook:
+    """Balances, windows and running requests of one worker."""
+
+    def __init__(self) -> None:
+        self.workers = 1
+        self.rank = 0  # this worker's place among the live ones
+        self.balances: OrderedDict[str, Balance] = OrderedDict()
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._running: dict[str, int] = {}
+        self._unreported: set[str] = set()
+
+    # --- what the shared counters tell -----------------------------------------------------
+
+    def saw(self, rule: BudgetRule, spent: int, held: int, now_ms: int) -> None:
+        """A reply told a balance; what was spent alone before is no longer set against it."""
+        balance = self._balance(rule)
+        balance.spent, balance.held, balance.seen_ms = spent, held, now_ms
+        balance.local_spent = 0
+
+    def refreshed(self, counters: Iterable[str], found: Sequence[tuple[int, int]], ms: int) -> None:
+        """The heartbeat looked at balances."""
+        for counter, (spent, held) in zip(counters, found, strict=True):
+            balance = self.balances.get(counter)
+            if balance is not None:
+                balance.spent, balance.held, balance.seen_ms = spent, held, ms
+                balance.local_spent = 0
+
+    def own(self, counter: str) -> int:
+        """What this worker spent or holds that the shared counter cannot know, nano-dollars."""
+        balance = self.balances.get(counter)
+        return balance.unreported + balance.local_held if balance is not None else 0
+
+    @property
+    def has_unreported(self) -> bool:
+        """Whether anything was spent alone that the ledger may not know."""
+        return bool(self._unreported)
+
+    def begin_delivery(self) -> None:
+        """From now on it is watched whether all that was spent so far reaches the ledger."""
+        for counter in self._unreported:
+            balance = self.balances[counter]
+            balance.on_its_way = balance.unreported
+
+    def delivered(self) -> None:
+        """What was watched has reached the ledger."""
+        for counter in list(self._unreported):
+            balance = self.balances[counter]
+            balance.unreported -= balance.on_its_way
+            balance.on_its_way = 0
+            if not balance.unreported:
+                self._unreported.discard(counter)
+
+    def _balance(self, rule: BudgetRule) -> Balance:
+        balance = self.balances.get(rule.counter)
+        if balance is None:
+            balance = Balance(rule.key, rule.period.bucket_s or 0)
+            self.balances[rule.counter] = balance
+            if len(self.balances) > BALANCES_MAX:
+                self._forget_oldest()
+        self.balances.move_to_end(rule.counter)
+        return balance
+
+    def _forget_oldest(self) -> None:
+        for counter, balance in self.balances.items():
+            if not (balance.local_spent or balance.local_held or balance.unreported):
+                del self.balances[counter]
+                return
+
+    # --- counting alone --------------------------------------------------------------------
+
+    def share(self, limit: int) -> int:
+        """This worker's part of a limit; the parts of all workers sum to it."""
+        count = max(self.workers, 1)
+        return limit // count + (1 if self.rank < limit % count else 0)
+
+    def left(self, rule: BudgetRule) -> int:
+        """What this worker may still spend of a budget alone, nano-dollars."""
+        balance = self._balance(rule)
+        remaining = max(rule.limit_nano - balance.spent - balance.held, 0)
+        return self.share(remaining) - balance.local_spent - balance.local_held
+
+    def check(self, wanted: Reservation, now_ms: int) -> LocalRefusal | None:
+        """The first rule that this worker's share does not allow."""
+        for index, (rule, nano) in enumerate(zip(wanted.rules.budgets, wanted.nano, strict=True)):
+            left = self.left(rule)
+            if nano > 0 and nano > left:
+                return LocalRefusal("budget", index, 0, rule.limit_nano - max(left, 0), left)
+        for index, rule_ in enumerate(wanted.rules.windows):
+            window = self._window(rule_.key, now_ms)
+            rpm = self.share(rule_.rpm) if rule_.rpm else None
+            if rpm is not None and window.requests + 1 > rpm:
+                wait_ms = window.wait_ms(now_ms, window.requests + 1 - rpm, 0)
+                return LocalRefusal("rpm", index, wait_ms, window.requests, rpm)
+            tpm = self.share(rule_.tpm) if rule_.tpm else None
+            tokens = min(wanted.tokens[index], tpm) if tpm is not None else 0
+            if tpm is not None and (window.tokens + tokens > tpm or tpm == 0):
+                wait_ms = window.wait_ms(now_ms, 0, window.tokens + tokens - tpm)
+                return LocalRefusal("tpm", index, wait_ms, window.tokens, tpm)
+        for index, parallel in enumerate(wanted.rules.parallel):
+            share, running = self.share(parallel.limit), self._running.get(parallel.key, 0)
+            if running + 1 > share:
+                return LocalRefusal("parallel", index, PARALLEL_WAIT_MS, running, share)
+        return None
+
+    def hold(self, wanted: Reservation) -> None:
+        """Set money aside for a request that was admitted alone."""
+        for rule, nano in zip(wanted.rules.budgets, wanted.nano, strict=True):
+            self._balance(rule).local_held += nano
+
+    def enter(self, wanted: Reservation, now_ms: int) -> list[int]:
+        """Count an admitted request, however it was; seconds it was counted in, by window."""
+        for parallel in wanted.rules.parallel:
+            self._running[parallel.key] = self._running.get(parallel.key, 0) + 1
+        return [
+            self._window(rule.key, now_ms).add(now_ms, tokens)
+            for rule, tokens in zip(wanted.rules.windows, wanted.tokens, strict=True)
+        ]
+
+    def _window(self, key: str, now_ms: int) -> _Window:
+        window = self._windows.get(key)
+        if window is None:
+            window = self._windows[key] = _Window()
+            if len(self._windows) > WINDOWS_MAX:
+                self._windows.popitem(last=False)
+        self._windows.move_to_end(key)
+        window.expire(now_ms)
+        return window
+
+    def leave(self, grant: Grant, uses: Sequence[WindowUse], tokens: int) -> None:
+        """A request ended: correct its tokens, free its places."""
+        served = {(use.key, use.bucket) for use in uses}
+        for use in grant.windows:
+            window = self._windows.get(use.key)
+            if window is not None:
+                true = tokens if (use.key, use.bucket) in served else 0
+                window.correct(use.bucket, true - use.tokens)
+        for key in grant.parallel:
+            self._running[key] -= 1
+            if self._running[key] <= 0:
+                del self._running[key]
+
+    def spend(self, charge: Charge, nano: int | None) -> None:
+        """A request admitted alone ended; None: another target was charged."""
+        balance = self.balances.get(charge.counter)
+        if balance is None:
+            return
+        balance.local_held -= charge.estimate
+        if nano:
+            balance.local_spent += nano
+            balance.unreported += nano
+            self._unreported.add(charge.counter)
+
+    # --- over a restart --------------------------------------------------------------------
+
+    def export(self) -> dict[str, Any]:
+        """For the state directory."""
+        return {
+            "workers": self.workers,
+            "rank": self.rank,
+            "counters": {
+                counter: [
+                    b.key,
+                    b.bucket_s,
+                    b.spent,
+                    b.held,
+                    b.seen_ms,
+                    b.local_spent + b.local_held,
+                ]
+                for counter, b in self.balances.items()
+            },
+        }
+
+    def restore(self, own: Any, others: Iterable[Any]) -> None:
+        """Take over what this and the neighbouring workers last wrote; raises on nonsense."""
+        for saved in (own, *others):
+            if not isinstance(saved, dict):
+                continue
+            self.workers = max(self.workers, int(saved["workers"]))
+            for counter, (key, bucket_s, spent, held, seen_ms, alone) in saved["counters"].items():
+                balance = self.balances.setdefault(counter, Balance(key, bucket_s))
+                if seen_ms > balance.seen_ms or not balance.seen_ms:
+                    balance.spent, balance.held, balance.seen_ms = spent, held, seen_ms
+                if saved is own:
+                    balance.local_spent = alone
+        if isinstance(own, dict):
+            self.rank = int(own["rank"])

@@ -1,0 +1,72 @@
+-- Shared by the scripts of admission; put in front of each. All numbers are integers.
+
+local function text(number)
+  return string.format('%.0f', number + 0)  -- never "-0", which is no integer to Redis
+end
+
+local function server_ms()
+  local now = redis.call('TIME')
+  return tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
+end
+
+-- Drops what a rolling budget no longer counts: buckets that ended before its hours began.
+local function roll(key, bucket_s, now_ms)
+  local oldest = tonumber(redis.call('HGET', key, 'o'))
+  if not oldest then
+    return
+  end
+  local first = math.floor(now_ms / 1000 / bucket_s) - 60
+  if oldest >= first then
+    return
+  end
+  local gone = 0
+  if first - oldest > 240 then
+    -- Nobody looked for a long time: look at what is there instead of at every index.
+    for _, name in ipairs(redis.call('HKEYS', key)) do
+      local index = tonumber(string.match(name, '^b(%d+)$'))
+      if index and index < first then
+        gone = gone + tonumber(redis.call('HGET', key, name))
+        redis.call('HDEL', key, name)
+      end
+    end
+  else
+    for index = oldest, first - 1 do
+      local name = 'b' .. text(index)
+      local spent = redis.call('HGET', key, name)
+      if spent then
+        gone = gone + tonumber(spent)
+        redis.call('HDEL', key, name)
+      end
+    end
+  end
+  redis.call('HINCRBY', key, 's', text(-gone))
+  redis.call('HSET', key, 'o', text(first))
+end
+
+-- Adds what was spent; a bucket that is no longer counted takes nothing.
+local function spend(key, nano, bucket, bucket_s, life_s, now_ms)
+  if bucket >= 0 then
+    if bucket < math.floor(now_ms / 1000 / bucket_s) - 60 then
+      return
+    end
+    redis.call('HINCRBY', key, 'b' .. text(bucket), text(nano))
+    local oldest = tonumber(redis.call('HGET', key, 'o'))
+    if not oldest or bucket < oldest then
+      redis.call('HSET', key, 'o', text(bucket))
+    end
+  end
+  redis.call('HINCRBY', key, 's', text(nano))
+  if life_s > 0 and (bucket >= 0 or redis.call('TTL', key) == -1) then
+    redis.call('EXPIRE', key, text(life_s))
+  end
+end
+
+-- Gives back what a request had reserved of a budget.
+local function release(key, nano)
+  if nano == 0 or redis.call('EXISTS', key) == 0 then
+    return
+  end
+  if redis.call('HINCRBY', key, 'h', text(-nano)) < 0 then
+    redis.call('HSET', key, 'h', '0')  -- the counters were built anew meanwhile
+  end
+end
