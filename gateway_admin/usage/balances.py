@@ -11,10 +11,11 @@ from django.db import connection
 from django.utils import timezone
 
 from gateway_admin.catalog.models import Environment
+from gateway_admin.keys.calendar import calendar
 from gateway_admin.keys.models import Budget, BudgetBalance, BudgetNotice, BudgetOverride, Scope
 from gateway_admin.usage import counter_store
 from gateway_admin.usage.counter_store import Reading
-from gateway_admin.usage.spent import calendar, current_period, question_of
+from gateway_admin.usage.spent import current_period, question_of
 from proxy.contract.counters import dollars, subject_ref
 
 log = structlog.get_logger(__name__)

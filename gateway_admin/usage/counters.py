@@ -19,11 +19,12 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from gateway_admin.catalog.models import Environment
+from gateway_admin.keys.calendar import calendar
 from gateway_admin.keys.models import Budget
 from gateway_admin.usage import charging, counter_store
 from gateway_admin.usage.counter_store import Correction, Reading, Server
 from gateway_admin.usage.models import CounterState, CounterUpdate
-from gateway_admin.usage.spent import calendar, current_period, question_of, spent
+from gateway_admin.usage.spent import current_period, question_of, spent
 from proxy.contract import counters as names
 from proxy.contract.counters import dollars
 

@@ -14,16 +14,14 @@ from zoneinfo import ZoneInfo
 
 from django.db import connection
 
-from gateway_admin.accounts.models import Organisation
 from gateway_admin.catalog.models import Deployment, Environment
+from gateway_admin.keys.calendar import calendar
 from gateway_admin.keys.models import Budget, Scope
 from gateway_admin.usage.counter_store import oldest_bucket
 from gateway_admin.usage.models import NOBODY, Level
 from gateway_admin.usage.rollups import rollup_time_zone
 from proxy.contract import CalendarDocument
 from proxy.contract.periods import Period, period_of
-
-ANYBODY = "*"
 
 Sums = Mapping[str, Mapping[int | None, int]]  # subject -> bucket (None: whole) -> nano-dollars
 
@@ -45,16 +43,6 @@ class Question:
     model: str
     period: str
     rolling_hours: int | None
-
-
-def calendar() -> CalendarDocument:
-    """How the organisation cuts its periods."""
-    row = Organisation.objects.first() or Organisation()
-    return {
-        "time_zone": row.time_zone,
-        "week_start": row.week_start,
-        "fiscal_year_month": row.fiscal_year_month,
-    }
 
 
 def question_of(budget: Budget) -> Question:

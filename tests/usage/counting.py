@@ -12,9 +12,10 @@ from django.conf import settings
 from django.utils import timezone
 
 from gateway_admin.catalog.models import Environment
+from gateway_admin.keys.calendar import calendar
 from gateway_admin.keys.models import Budget
 from gateway_admin.usage import counter_store
-from gateway_admin.usage.spent import calendar, current_period, question_of
+from gateway_admin.usage.spent import current_period, question_of
 from proxy.contract import HoldDocument, UsageEventDocument, counters
 from proxy.contract.counters import nano_dollars
 from tests import builders

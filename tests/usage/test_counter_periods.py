@@ -8,10 +8,11 @@ import pytest
 
 from gateway_admin.accounts.models import Organisation
 from gateway_admin.catalog.models import Environment
+from gateway_admin.keys.calendar import calendar
 from gateway_admin.keys.models import Budget
 from gateway_admin.usage import rollups
 from gateway_admin.usage.backfill import backfill
-from gateway_admin.usage.spent import calendar, current_period, question_of, spent
+from gateway_admin.usage.spent import current_period, question_of, spent
 from proxy.contract import UsageEventDocument
 from tests import builders
 from tests.usage.counting import budget
