@@ -38,6 +38,8 @@ WAITED = timedelta(seconds=5)  # an update that is younger belongs to a batch un
 _LOCK_CLASS = 0x6374_7273  # "ctrs"
 _BUILD_CLASS = 0x6374_6262  # "ctbb"
 
+_behind: set[UUID] = set()  # environments of which this process could not tell an update
+
 _COLLECT = """
     SELECT c.key, c.value::text, f.counter_epoch, sum(ceil(f.cost * 1e9))::bigint
     FROM usage_fresh f CROSS JOIN LATERAL jsonb_each(f.charged) c
@@ -106,13 +108,18 @@ def note_update(cursor: CursorWrapper, environment_id: UUID) -> CounterUpdate | 
 def deliver(environment: Environment, update: CounterUpdate) -> bool:
     """Tell Redis of a committed update; False leaves it to a later round."""
     if counter_store.is_paused():
+        _behind.add(environment.pk)
         delayed.labels(environment.slug).inc()
         return False
     try:
         if not _tell(environment, update):
             return False
         counter_store.forget_update(environment.slug, update.pk)
+        if environment.pk in _behind:  # it is back: what waited need not wait for a round
+            deliver_waiting(environment)
+            _behind.discard(environment.pk)
     except CountersAway:
+        _behind.add(environment.pk)
         delayed.labels(environment.slug).inc()
         return False
     return True

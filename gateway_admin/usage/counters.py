@@ -50,9 +50,13 @@ class Outcome:
 def counters_ensure(*, environment: Environment) -> str:
     """The epoch of the environment's counters, built now if they are absent.
 
-    Concurrent callers share one build. CountersAway when Redis cannot be used.
+    They know then of everything that the ledger knows: what waits to be told is told first,
+    so a worker that was cut off may go on in them. Concurrent callers share one build.
+    CountersAway when Redis cannot be used.
     """
     if epoch := counter_store.epoch_of(environment.slug):
+        with charging.counters_held(environment.pk, alone=False):
+            charging.deliver_waiting(environment)
         return epoch
     with charging.only_builder(environment.pk):
         if epoch := counter_store.epoch_of(environment.slug):

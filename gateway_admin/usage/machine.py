@@ -5,8 +5,9 @@
 200 with a `UsageReceipt`: what it names may be deleted from the spool, refused events too.
 400 malformed, 401 unknown token, 403 a replica that this fleet does not know, 413 too large.
 
-`POST /fleet/v1/counters`, after Redis was found empty: 200 with `{"epoch": …}` of the counters,
-built from the ledger if nobody did yet; 503 when Redis cannot be used from here.
+`POST /fleet/v1/counters`, after Redis was away or found empty: 200 with `{"epoch": …}` of the
+counters, which know by then all that the ledger knows (built from it if nobody did yet); 503
+when Redis cannot be used from here.
 """
 
 from typing import Any

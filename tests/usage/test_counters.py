@@ -123,6 +123,29 @@ def test_events_that_arrive_while_redis_is_away_are_told_later_and_once(settings
     assert fleet.read(row).spent == 400_000_000
 
 
+def test_the_next_batch_takes_what_waited_along(settings: Any) -> None:
+    row, fleet = budget(), Fleet()
+    counters_ensure(environment=fleet.environment)
+    first, second = (fleet.admit([row], cost="0.3") for _ in range(2))
+    with redis_away(settings):
+        take_in([first])
+    take_in([second])
+    assert fleet.read(row).unrecorded == -600_000_000
+    assert CounterUpdate.objects.count() == 0
+
+
+def test_a_worker_that_asks_may_go_on_in_counters_that_know_all(settings: Any) -> None:
+    row, fleet = budget(), Fleet()
+    epoch = counters_ensure(environment=fleet.environment)
+    event = fleet.admit([row], cost="0.3")
+    event["admission"]["mode"], event["admission"]["epoch"] = "local", ""
+    with redis_away(settings):
+        take_in([event])
+    assert fleet.read(row).spent == 0
+    assert counters_ensure(environment=fleet.environment) == epoch
+    assert fleet.read(row).spent == 300_000_000
+
+
 def test_an_update_that_was_told_before_its_process_died_is_not_told_twice() -> None:
     row, fleet = budget(), Fleet()
     counters_ensure(environment=fleet.environment)
