@@ -3,8 +3,9 @@
 every HEARTBEAT_S     sign of life, renewal of running holds, balances of used budgets,
                       expired holds of others swept, balances written to the disk
 while counting alone  every PROBE_S: is Redis there, are its counters built? Then wait
-                      (bounded) until what was spent alone has reached the ledger, since
-                      the ledger tells the shared counters of it
+                      (bounded) until what was spent alone has reached the ledger, and
+                      until the control plane says that the ledger has told the shared
+                      counters of it: it could not while Redis was away
 """
 
 import asyncio
@@ -48,6 +49,8 @@ class Heartbeat:
         self._reachable_since: float | None = None
         self._mark: int | None = None  # this many events delivered: the ledger has them all
         self._building: asyncio.Task[None] | None = None
+        self._spent_alone = False  # and the shared counters may not know yet
+        self._catching_up: asyncio.Task[None] | None = None
         self._save_error: str | None = None
         self._saved_at = 0.0
 
@@ -86,7 +89,8 @@ class Heartbeat:
         self._note_delivered()
         if admission.counters is None:
             return
-        self.worker.metrics.admission.link_is(up=admission.counters.link.up)
+        link = admission.counters.link
+        self.worker.metrics.admission.link_is(up=link.up, failures=link.failures + link.errors)
         try:
             await self._tell()
             await self._sweep()
@@ -122,10 +126,24 @@ class Heartbeat:
     # --- the way back ----------------------------------------------------------------------
 
     def _may_return(self) -> bool:
-        if not self.admission.book.has_unreported:
-            return True
         waited_s = time.monotonic() - (self._reachable_since or time.monotonic())
-        return waited_s >= RETURN_MAX_S
+        if waited_s >= RETURN_MAX_S:
+            return True
+        if self.admission.book.has_unreported:
+            return False
+        if self._spent_alone and (self._catching_up is None or self._catching_up.done()):
+            self._catching_up = asyncio.create_task(self._catch_up())
+        return not self._spent_alone
+
+    async def _catch_up(self) -> None:
+        """Have the counters told of all that the ledger knows; a failure is tried again."""
+        try:
+            await self.worker.control.counters()
+        except ControlPlaneError as error:
+            logger.warning("counters may not know all of the ledger yet: %s", error)
+        else:
+            self._spent_alone = False
+            self.admission.state.changed.set()
 
     def _note_delivered(self) -> None:
         """What was spent alone counts against shared budgets until the ledger has it."""
@@ -134,6 +152,8 @@ class Heartbeat:
         if self._mark is not None and done >= self._mark:
             book.delivered()
             self._mark = None
+        if book.has_unreported:
+            self._spent_alone = True
         if self._mark is None and book.has_unreported:
             book.begin_delivery()
             self._mark = done + self.worker.spool.depth().events
@@ -158,8 +178,9 @@ class Heartbeat:
 
     async def stop(self) -> None:
         """Deliver settlements that can be delivered, keep the balances."""
-        if self._building is not None:
-            self._building.cancel()
+        for task in (self._building, self._catching_up):
+            if task is not None:
+                task.cancel()
         settlements = self.admission.settlements
         if settlements is not None and self.admission.state.shared:
             await settlements.drain()
