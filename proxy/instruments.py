@@ -53,9 +53,9 @@ class AdmissionInstruments:
             registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
         self._link_failures = Counter(
-            "gateway_proxy_redis_failures", "Commands that Redis did not answer", ["reason"],
-            registry=registry,
-        )  # fmt: skip
+            "gateway_proxy_redis_failures", "Commands that Redis did not do", registry=registry
+        )
+        self._link_failures_told = 0
         self._link_up = Gauge(
             "gateway_proxy_redis_up", "1 while every worker reaches Redis", registry=registry,
             multiprocess_mode="livemin",
@@ -69,13 +69,11 @@ class AdmissionInstruments:
         """How this worker counts now: shared, local or unbuilt."""
         self._mode.set(COUNTER_MODES[mode])
 
-    def link_failed(self, reason: str) -> None:
-        """A command was not answered. `reason`: down, timeout, refused."""
-        self._link_failures.labels(reason).inc()
-
-    def link_is(self, *, up: bool) -> None:
-        """Whether this worker reaches Redis."""
+    def link_is(self, *, up: bool, failures: int) -> None:
+        """Whether this worker reaches Redis; how many of its commands failed since its start."""
         self._link_up.set(1 if up else 0)
+        self._link_failures.inc(failures - self._link_failures_told)
+        self._link_failures_told = failures
 
 
 class BudgetInstruments:
