@@ -12,6 +12,8 @@ from typing import Any
 
 import litellm
 from litellm.proxy import proxy_server
+from litellm.proxy.hooks.responses_id_security import ResponsesIDSecurity
+from litellm.responses.utils import ResponsesAPIRequestUtils
 
 from proxy.plugin import INTERNAL_TOKEN, RECORDER
 from proxy.router import RouterApplier, new_router
@@ -116,3 +118,9 @@ class LiteLlm:
             except (ValueError, TypeError, KeyError):
                 content = json.dumps(content)
         return int(litellm.token_counter(model=model, text=str(content)))
+
+    def deployment_of_response(self, response_id: str) -> str | None:
+        """Which deployment made a response: LiteLLM writes it, encrypted, into the id."""
+        own_id = ResponsesIDSecurity()._decrypt_response_id(response_id)[0]
+        told = ResponsesAPIRequestUtils.decode_responses_api_response_id(own_id)
+        return str(told["model_id"]) if told["model_id"] else None

@@ -66,7 +66,7 @@ _BROKEN = re.compile(
     r"(?i)peer closed connection|server disconnected|cannot connect to host"
     r"|connection (?:reset|closed|error|refused)"
 )
-_STATUS_IN_BODY = re.compile(r'"code"\s*:\s*([45]\d\d)\b')
+_SILENT = re.compile(r"(?i)timeout on reading data|read timed? ?out|timed out")
 _OVERLOADED = re.compile(r"(?i)overloaded")
 _NO_DEPLOYMENT = re.compile(r"(?i)no deployments available|no healthy deployment")
 
@@ -125,15 +125,10 @@ def class_of_exception(error: BaseException) -> str:
     status = status_of_exception(error)
     if status == 529:
         return "overloaded"
+    if status in (401, 403):
+        return refine(class_of_status(status), text)  # LiteLLM calls some of them bad requests
     known = _BY_CLASS_NAME.get(name)
     return refine(known or _class_of_name(error) or class_of_status(status or 500), text)
-
-
-def of_report(name: str, text: str) -> tuple[int | None, str]:
-    """HTTP status and error class of a failure that is known by its name and words only."""
-    found = _STATUS_IN_BODY.search(text)
-    status = int(found.group(1)) if found else None
-    return status, refine(_BY_CLASS_NAME.get(name) or class_of_status(status or 500), text)
 
 
 def _class_of_name(error: BaseException) -> str | None:
@@ -165,6 +160,8 @@ def refine(error_class: str, text: str) -> str:
     if error_class in ("server_error", "connection"):
         if _CUT.search(text):
             return "cut_stream"
+        if _SILENT.search(text):
+            return "timeout"
         if _BROKEN.search(text):
             return "connection"
         if _OVERLOADED.search(text):

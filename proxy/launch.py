@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import fcntl
 import gc
+import hmac
 import logging
 import os
 import secrets
@@ -71,6 +72,9 @@ _NOT_FOR_LITELLM = frozenset(
 )
 
 
+_SALT = b"ids of responses"
+
+
 class LaunchError(Exception):
     """The replica cannot start; the message is one line for the operator."""
 
@@ -92,7 +96,8 @@ def prepare_environment(settings: ProxySettings) -> None:
         LITELLM_TELEMETRY="False",
         # Given to nobody: LiteLLM's own authentication must have no usable key.
         LITELLM_MASTER_KEY="sk-" + secrets.token_urlsafe(48),
-        LITELLM_SALT_KEY="sk-" + secrets.token_urlsafe(48),
+        # It seals the ids of responses, which other replicas and later starts must open, too.
+        LITELLM_SALT_KEY="sk-" + hmac.digest(settings.fleet.fleet_key, _SALT, "sha256").hex(),
         NO_DOCS="True",
         NO_REDOC="True",
         NO_OPENAPI="True",

@@ -151,6 +151,10 @@ class _Held:
 
     def _refused(self) -> Failure:
         """The app answered with an error; its exception, where told, knows more."""
+        if self.status < 500 and not self.call.provider_started and not self.call.reported:
+            # LiteLLM itself refused: no word of the provider's, nor of its credential.
+            said = self._reported_by_body().message
+            return Failure("invalid_request", None, said, client_status=400)
         reported = self.call.reported or self._reported_by_body()
         return Failure(
             reported.error_class,

@@ -85,7 +85,8 @@ class Relay:
     # --- attempts --------------------------------------------------------------------------
 
     async def _serve(self, body: bytes, content_type: bytes, watch: "asyncio.Task[None]") -> None:
-        walk = Walk(self.trace, plan(self.trace), self.worker.breakers)
+        keeper = self._keeper()
+        walk = Walk(self.trace, plan(self.trace, keeper=keeper), self.worker.breakers)
         while (step := walk.next()) is not None:
             if not await self._pause(step.wait_s, watch):
                 await self._end(None)
@@ -121,6 +122,13 @@ class Relay:
             walk.refused(step, error.refusal)
             return False
         return True
+
+    def _keeper(self) -> str | None:
+        """The deployment that keeps the conversation which a Responses request continues."""
+        previous = self.trace.body.get("previous_response_id")
+        if not isinstance(previous, str) or self.worker.backend is None:
+            return None
+        return self.worker.backend.deployment_of_response(previous)
 
     async def _pause(self, wait_s: float, watch: "asyncio.Task[None]") -> bool:
         """Wait before a retry; False when the client left meanwhile."""

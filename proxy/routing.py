@@ -10,13 +10,10 @@ provider's rate limit, is passed over. The chains are the requested model's: a t
 chains are not followed.
 """
 
-import base64
-import binascii
 import math
 import random
-import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from proxy.attempt import Failure
@@ -27,8 +24,6 @@ from proxy.refusals import Refusal
 from proxy.retry import rule_of, wait_s
 from proxy.snapshot import Deployment, Snapshot
 from proxy.trace import Trace
-
-_RESPONSE_OF = re.compile(rb"^litellm:[^;]*;model_id:([^;]*);response_id:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +51,11 @@ class Step:
     against_breaker: bool = False  # everything is kept out, and the settings say: try
 
 
-def plan(trace: Trace) -> Plan:
-    """What may serve the request: its model, and the chain's models that its key may use."""
+def plan(trace: Trace, *, keeper: str | None = None) -> Plan:
+    """What may serve the request: its model, and the chain's models that its key may use.
+
+    `keeper` is the deployment that keeps the conversation which the request continues.
+    """
     snapshot = trace.snapshot
     assert snapshot is not None
     chains: dict[ChainKind, tuple[str, ...]] = {}
@@ -67,33 +65,14 @@ def plan(trace: Trace) -> Plan:
             chains[kind] = tuple(name for name in found if _may_follow(trace, snapshot, name))
     names = [trace.model, *(name for chain in chains.values() for name in chain)]
     deployments = {name: snapshot.by_model.get(name, ()) for name in names}
-    bound = _bound_to(trace, deployments[trace.model])
-    if bound is not None:
-        deployments[trace.model] = (bound,)
+    kept = tuple(row for row in deployments[trace.model] if row.id == keeper)
+    if kept:
+        deployments[trace.model] = kept
     return Plan(trace.model, chains, deployments)
 
 
 def _may_follow(trace: Trace, snapshot: Snapshot, name: str) -> bool:
     return bool(snapshot.by_model.get(name)) and may_use(trace.policy, snapshot, name)
-
-
-def _bound_to(trace: Trace, rows: Iterable[Deployment]) -> Deployment | None:
-    """The deployment that keeps the conversation which a Responses request continues."""
-    previous = trace.body.get("previous_response_id")
-    if not isinstance(previous, str):
-        return None
-    wanted = deployment_of_response(previous)
-    return next((row for row in rows if row.id == wanted), None)
-
-
-def deployment_of_response(response_id: str) -> str | None:
-    """Which deployment made a response: LiteLLM writes it into the ids that clients see."""
-    try:
-        told = base64.b64decode(response_id.removeprefix("resp_").encode())
-    except (binascii.Error, ValueError):
-        return None
-    found = _RESPONSE_OF.match(told)
-    return found.group(1).decode("utf-8", "replace") if found else None
 
 
 @dataclass(slots=True)

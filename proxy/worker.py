@@ -56,6 +56,9 @@ class Backend(Protocol):
     def count_tokens(self, model: str, content: Any) -> int:
         """Tokens of messages or of a text."""
 
+    def deployment_of_response(self, response_id: str) -> str | None:
+        """Which deployment made a response of the Responses API."""
+
     async def start(self) -> None:
         """Run LiteLLM's own start-up."""
 
