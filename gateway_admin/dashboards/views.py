@@ -17,6 +17,7 @@ from gateway_admin.accounts.services import audit
 from gateway_admin.catalog.models import Environment
 from gateway_admin.dashboards import cost, latency, overview
 from gateway_admin.dashboards import requests as log
+from gateway_admin.dashboards.conditions import conditions_of, keys_of, news_of
 from gateway_admin.dashboards.forms import CostForm, LatencyForm, RequestsForm
 from gateway_admin.dashboards.words import (
     ABANDONED_WORDS,
@@ -79,12 +80,19 @@ def overview_page(request: HttpRequest) -> HttpResponse:
 def _live(request: HttpRequest) -> dict[str, Any]:
     now, environment = timezone.now(), environment_of(request)
     zone = ZoneInfo(rollup_time_zone())
+    is_admin = role_of(request.user) is Role.ADMIN
+    rollout = overview.rollout_now(environment, now)
+    desired = rollout.rollout.revision.number if rollout else None
+    found = conditions_of(environment, desired=desired, now=now) if is_admin else []
     return {
         "now": overview.now_of(
             scope=scope_of(request), environment=environment, now=now, zone=zone
         ),
-        "rollout": overview.rollout_now(environment, now),
-        "is_admin": role_of(request.user) is Role.ADMIN,
+        "rollout": rollout,
+        "is_admin": is_admin,
+        "conditions": found,
+        "conditions_key": keys_of(found),
+        "conditions_news": news_of(found, request.GET.get("was")),
         "as_of": now,
     }
 

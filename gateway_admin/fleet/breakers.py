@@ -124,14 +124,19 @@ def breakers_of(deployments: Iterable[Deployment], *, now: datetime | None = Non
     return [Breaker(row, now, spans.get(row.pk, []), orders.get(row.pk)) for row in rows]
 
 
-def states_of(deployments: Iterable[UUID]) -> dict[UUID, str]:
-    """Present state by deployment, in one query; those never told of are absent."""
+def newest_of(deployments: Iterable[UUID]) -> dict[UUID, BreakerTransition]:
+    """The transition to each present state, in one query; those never told of are absent."""
     newest = (
         BreakerTransition.objects.filter(deployment_id__in=list(deployments))
         .order_by("deployment_id", "-at", "-generation")
         .distinct("deployment_id")
     )
-    return dict(newest.values_list("deployment_id", "state"))
+    return {row.deployment_id: row for row in newest}
+
+
+def states_of(deployments: Iterable[UUID]) -> dict[UUID, str]:
+    """Present state by deployment, in one query; those never told of are absent."""
+    return {key: row.state for key, row in newest_of(deployments).items()}
 
 
 def newest_orders(environment: Environment) -> list[OrderDocument]:

@@ -129,6 +129,18 @@ class ReplicaWorker(models.Model):
         return f"worker {self.slot} of {self.replica}"
 
 
+class BackgroundSign(models.Model):
+    """When background work was last done: how the site knows that worker and scheduler run."""
+
+    WORKER = "worker"
+
+    name = models.CharField(max_length=20, primary_key=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
 class BreakerState(models.TextChoices):
     CLOSED = "closed", "Closed"
     OPEN = "open", "Open"
