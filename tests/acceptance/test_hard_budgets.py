@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 import httpx
@@ -53,9 +53,9 @@ def test_never_above_the_limit(stack: Stack, counters: Counters, scope: str, str
         assert {code for status, code in answers if status == 429} == {"insufficient_quota"}
         assert statuses[200] >= ROOM
         assert watch.samples > 100
-        assert watch.nano <= nano_dollars(limit)
+        assert watch.nano <= nano_dollars(Decimal(budget["limit_usd"]))
         spent = settled_spend(stack, counters, budget["id"], since, statuses[200])
-        assert spent <= limit
+        assert spent <= Decimal(budget["limit_usd"])
     finally:
         stack.simulator.reset()
         stack.api.call("DELETE", f"budgets/{budget['id']}/")
@@ -83,32 +83,42 @@ def test_overlapping_budgets_hold_together(stack: Stack, counters: Counters) -> 
         stack.simulator.reset()
         for budget in budgets.values():
             stack.api.call("DELETE", f"budgets/{budget['id']}/")
-    for watch, room in zip(watches, rooms.values(), strict=True):
-        assert watch.nano <= room * estimate
+    for watch, budget in zip(watches, budgets.values(), strict=True):
+        assert watch.nano <= nano_dollars(Decimal(budget["limit_usd"]))
     assert Counter(status for status, _ in answers)[200] >= min(rooms.values())
 
 
 def make_budget(
     stack: Stack, scope: str, key: dict[str, Any], customer: str, limit: Decimal, **extra: str
 ) -> dict[str, Any]:
-    subject = {
-        "key": key["id"],
-        "team": "spenders",
-        "user": ADMIN,
-        "customer": customer,
-        "environment": None,
-        "credential": stack.credentials["openai"],
-    }[scope]
     made: dict[str, Any] = stack.api.post(
-        "budgets/", environment="prod", scope=scope, subject=subject,
-        limit_usd=str(limit), period="month", **extra,
+        "budgets/", environment="prod", scope=scope, **subject_of(scope, key, customer),
+        limit_usd=in_micro_dollars(limit), period="month", **extra,
     )  # fmt: skip
     stack.policies_in_force()
     spent = stack.api.get(f"budgets/{made['id']}/")["balance"]["spent_usd"]
     if Decimal(spent):  # what the subject spent before counts: leave the same room
-        stack.api.patch(f"budgets/{made['id']}/", limit_usd=str(limit + Decimal(spent)))
+        more = in_micro_dollars(limit + Decimal(spent))
+        made = stack.api.patch(f"budgets/{made['id']}/", limit_usd=more)
         stack.policies_in_force()
     return made
+
+
+def subject_of(scope: str, key: dict[str, Any], customer: str) -> dict[str, str]:
+    """Whose budget it is, as the API takes it."""
+    subjects = {
+        "key": key["id"],
+        "team": "spenders",
+        "user": ADMIN,
+        "customer": customer,
+        "credential": "openai main",
+    }
+    return {"subject": subjects[scope]} if scope in subjects else {}
+
+
+def in_micro_dollars(amount: Decimal) -> str:
+    """As the API takes amounts, rounded up."""
+    return str(amount.quantize(Decimal("0.000001"), ROUND_CEILING))
 
 
 def estimated(stack: Stack, counters: Counters, key: dict[str, Any], *, stream: bool) -> int:
