@@ -212,6 +212,39 @@ def _faults(rollout: Rollout) -> list[Fault]:
     return list(faults.values())
 
 
+# Mode -> tone, word, what it means. In the order in which the page tells them.
+COUNTER_WORDS = {
+    "local": ("warn", "Alone", "Redis is away: each worker spends its share of what was left."),
+    "unbuilt": ("info", "Being built", "Redis was emptied: sums come anew from the ledger."),
+    "shared": ("ok", "Together", "All workers count in Redis."),
+    "": ("quiet", "Not told", "The worker does not say how it counts."),
+}
+
+
+@dataclass(frozen=True)
+class CounterMode:
+    """Workers of a replica that count budgets and limits in the same way."""
+
+    tone: str
+    word: str
+    meaning: str
+    workers: list[ReplicaWorker]
+    of: int
+
+    @property
+    def detail(self) -> str:
+        """`workers 0 and 3`; "" when it is all of them."""
+        if len(self.workers) == self.of:
+            return ""
+        slots = [str(worker.slot) for worker in self.workers]
+        names = " and ".join(filter(None, [", ".join(slots[:-1]), slots[-1]]))
+        return f"worker{'s' if len(slots) > 1 else ''} {names}"
+
+    @property
+    def since(self) -> datetime | None:
+        return min((w.counters_since for w in self.workers if w.counters_since), default=None)
+
+
 @dataclass(frozen=True)
 class ReplicaView:
     """One replica of the list."""
@@ -262,6 +295,18 @@ class ReplicaView:
         if self.live and missing:
             found.append(f"{missing} of {len(self.workers)} workers do not report")
         return list(dict.fromkeys(found))
+
+    @property
+    def counters(self) -> list[CounterMode]:
+        """How its live workers count, the usual way last; one line per way."""
+        found: dict[str, list[ReplicaWorker]] = {}
+        for worker in self.live:
+            found.setdefault(worker.counters, []).append(worker)
+        return [
+            CounterMode(*COUNTER_WORDS[mode], found[mode], len(self.live))
+            for mode in COUNTER_WORDS
+            if mode in found
+        ]
 
     @property
     def applied(self) -> str:

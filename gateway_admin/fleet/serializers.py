@@ -98,7 +98,16 @@ class WorkerSerializer(serializers.ModelSerializer[ReplicaWorker]):
             "dropped_events",
             "healthy",
             "reasons",
+            "unwell_since",
+            "counters",
+            "counters_since",
         ]
+        extra_kwargs = {
+            "counters": {
+                "help_text": "How budgets and limits are counted: `shared`, `local` (Redis is "
+                "away), `unbuilt`, or empty where the worker does not say."
+            }
+        }
         read_only_fields = fields
 
 

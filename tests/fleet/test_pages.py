@@ -241,3 +241,16 @@ def test_the_number_of_queries_does_not_grow(
         replica_of(prod).sync(hostname=f"gw-{number}", applied_revision=1)
     with django_assert_max_num_queries(20):
         admin.get(path)
+
+
+def test_replicas_tell_how_each_worker_counts(prod: Any, admin: Any, replica_of: Any) -> None:
+    replica = replica_of(prod)
+    for slot, mode in enumerate(["shared", "local", "local"]):
+        replica.sync(worker=slot, workers=3, pid=slot + 1, counters=mode)
+    page = " ".join(admin.get("/replicas/").content.decode().split())
+    assert "Alone" in page
+    assert "workers 1 and 2 since" in page
+    assert "Together" in page
+    assert "worker 0" in page
+    replica.sync(worker=1, workers=3, pid=2)
+    assert "Not told" in admin.get("/replicas/").content.decode()
