@@ -1,5 +1,6 @@
 """REST API of teams, members and virtual keys: the services and rules of the pages."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,14 @@ from gateway_admin.accounts.models import User
 from gateway_admin.accounts.roles import Role, is_admin
 from gateway_admin.catalog.models import Environment
 from gateway_admin.keys import queries, serializers, services, team_services
+from gateway_admin.keys.cache_services import cache_purge_key, cache_purge_team
 from gateway_admin.keys.models import Membership, Team, VirtualKey
+from gateway_admin.keys.rule_api import environment_named
+from gateway_admin.keys.rule_pages import standing
+from gateway_admin.keys.rule_serializers import StandingSerializer
+from gateway_admin.keys.rules import path_of
+from gateway_admin.keys.services import AnswerRules, answer_rules
+from gateway_admin.keys.subjects import subject_for
 from gateway_admin.lib.errors import InvalidInput
 
 NOBODY = "Nobody of this e-mail can be chosen here."
@@ -40,6 +48,12 @@ def _person(email: str | None, people: Any, field: str) -> User | None:
     if person is None:
         raise InvalidInput(NOBODY, field=field)
     return person
+
+
+def _answers(values: dict[str, Any], kept: AnswerRules) -> AnswerRules:
+    """What a request says of a key's answers; what it leaves out is kept."""
+    names = ("cache", "cache_ttl_s", "max_output_tokens")
+    return replace(kept, **{name: values[name] for name in names if name in values})
 
 
 @extend_schema(tags=["teams"])
@@ -137,6 +151,29 @@ class TeamViewSet(viewsets.GenericViewSet[Team]):
         team_services.member_remove(actor=_actor(request), membership=membership)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("environment", OpenApiTypes.STR, required=True, description="Slug.")
+        ],
+        responses=StandingSerializer,
+        filters=False,
+    )
+    @action(detail=True, methods=["get"])
+    def standing(self, request: Request, slug: str) -> Response:
+        """Show what remains for a team in an environment, and above it."""
+        team = queries.team_to_see(_actor(request), slug)
+        environment = environment_named(request.query_params.get("environment", ""))
+        subjects = [subject_for(team, environment), subject_for(environment, environment)]
+        return Response(standing(_actor(request), subjects))
+
+    @extend_schema(request=None, responses={204: None})
+    @action(detail=True, methods=["post"], url_path="purge-cache")
+    def purge_cache(self, request: Request, slug: str) -> Response:
+        """Never give a kept answer to the team's keys again."""
+        team = queries.team_to_manage(_actor(request), slug)
+        cache_purge_team(actor=_actor(request), team=team)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
     def _membership(self, request: Request, slug: str, member_id: str) -> Membership:
         team = queries.team_to_manage(_actor(request), slug)
         return get_object_or_404(Membership, pk=member_id, team=team)
@@ -213,6 +250,7 @@ class KeyViewSet(viewsets.GenericViewSet[VirtualKey]):
             allowed_models=values.get("allowed_models"),
             expires_at=values.get("expires_at"),
             tags=values.get("tags", {}),
+            answers=_answers(values, AnswerRules()),
         )
         document = {**serializers.KeySerializer(key).data, "key": text}
         return Response(document, status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
@@ -232,6 +270,7 @@ class KeyViewSet(viewsets.GenericViewSet[VirtualKey]):
             allowed_models=values.get("allowed_models", key.allowed_models),
             expires_at=values.get("expires_at", key.expires_at),
             tags=values.get("tags", key.tags),
+            answers=_answers(values, answer_rules(key)),
         )
         return self._answer(key)
 
@@ -258,6 +297,21 @@ class KeyViewSet(viewsets.GenericViewSet[VirtualKey]):
         """End a key for good."""
         key = queries.key_to_manage(_actor(request), self._id(pk))
         return self._answer(services.key_revoke(actor=_actor(request), key=key))
+
+    @extend_schema(responses=StandingSerializer)
+    @action(detail=True, methods=["get"])
+    def standing(self, request: Request, pk: UUID) -> Response:
+        """Show what remains for a key: its own budgets and limits, and those above."""
+        key = queries.key_to_see(_actor(request), self._id(pk))
+        return Response(standing(_actor(request), path_of(key)))
+
+    @extend_schema(request=None, responses={204: None})
+    @action(detail=True, methods=["post"], url_path="purge-cache")
+    def purge_cache(self, request: Request, pk: UUID) -> Response:
+        """Never give a kept answer to this key again."""
+        key = queries.key_to_manage(_actor(request), self._id(pk))
+        cache_purge_key(actor=_actor(request), key=key)
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _answer(self, key: VirtualKey) -> Response:
         return Response(serializers.KeySerializer(key).data)

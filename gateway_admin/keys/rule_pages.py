@@ -12,6 +12,7 @@ from gateway_admin.keys import rights
 from gateway_admin.keys.balances import Balance, balances_of
 from gateway_admin.keys.headroom import Headroom, headroom_of
 from gateway_admin.keys.models import Block, Budget, RateLimit
+from gateway_admin.keys.rule_serializers import StandingSerializer
 from gateway_admin.keys.rules import AnyRule, rules_for
 from gateway_admin.keys.subject_finder import name_of
 from gateway_admin.keys.subjects import Subject
@@ -30,6 +31,18 @@ class LimitLine:
     headroom: Headroom
     own: bool
     may_change: bool
+
+
+def standing(person: User, subjects: Sequence[Subject]) -> Any:
+    """The same for the REST API."""
+    cards = rule_cards(person, subjects)
+    return StandingSerializer(
+        {
+            "balances": [line.balance for line in cards["budget_lines"]],
+            "limits": [line.headroom for line in cards["limit_lines"]],
+            "blocked": [block.reason for block in cards["blocks"]],
+        }
+    ).data
 
 
 def rule_cards(person: User, subjects: Sequence[Subject]) -> dict[str, Any]:

@@ -77,6 +77,9 @@ class KeySerializer(serializers.ModelSerializer[VirtualKey]):
             "state",
             "reason",
             "expires_at",
+            "cache",
+            "cache_ttl_s",
+            "max_output_tokens",
             "created_at",
             "revoked_at",
             "last_used_at",
@@ -108,6 +111,19 @@ class KeyWriteSerializer(serializers.Serializer[Any]):
     )
     expires_at = serializers.DateTimeField(allow_null=True, required=False)
     tags = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)
+    cache = serializers.ChoiceField(
+        VirtualKey.Cache.choices,
+        required=False,
+        help_text="Which answers may be kept; within the team alone.",
+    )
+    cache_ttl_s = serializers.IntegerField(
+        required=False, allow_null=True, help_text="Null: as long as the environment says."
+    )
+    max_output_tokens = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        help_text="Cap of requests that state none; null: the environment's.",
+    )
 
 
 class KeyCreateSerializer(KeyWriteSerializer):
