@@ -106,8 +106,9 @@ def _lines(rows: list[SpendRow], form: CacheForm, days: DayRange) -> list[CacheL
 
 
 def _requests_url(form: CacheForm, days: DayRange, group: Any) -> str:
+    """The requests of the group that the cache answered."""
     kept = {name: form.value(name) for name in form.narrowing if form.value(name)}
-    query = urlencode({**kept, form.group_by: group, **dates(days)})
+    query = urlencode({**kept, form.group_by: group, "cached": "yes", **dates(days)})
     return f"{reverse('dashboards:requests')}?{query}"
 
 

@@ -248,12 +248,13 @@ class RequestsForm(RangeForm):
     customer = forms.CharField(label="Customer", required=False, max_length=200)
     streaming = forms.ChoiceField(label="Streamed", required=False, choices=YES_NO)
     fallback = forms.ChoiceField(label="Fallback", required=False, choices=YES_NO)
+    cached = forms.ChoiceField(label="From cache", required=False, choices=YES_NO)
     unpriced = forms.ChoiceField(
         label="Priced", required=False, choices=[("", "Any"), ("yes", "Unpriced only")]
     )
     narrowing = (
         "status", "error", "model", "deployment", "provider", "team", "key", "customer",
-        "streaming", "fallback", "unpriced",
+        "streaming", "fallback", "cached", "unpriced",
     )  # fmt: skip
 
     def __init__(self, request: HttpRequest, environment: Environment, user: User) -> None:
@@ -295,6 +296,7 @@ class RequestsForm(RangeForm):
             customer=self.value("customer") or "",
             streaming=flag.get(self.value("streaming") or ""),
             fallback=flag.get(self.value("fallback") or ""),
+            cached=flag.get(self.value("cached") or ""),
             unpriced=flag.get(self.value("unpriced") or ""),
         )
 

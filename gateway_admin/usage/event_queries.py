@@ -40,6 +40,7 @@ class EventFilters:
     customer: str = ""
     streaming: bool | None = None
     fallback: bool | None = None
+    cached: bool | None = None
     unpriced: bool | None = None
 
     def is_narrow(self) -> bool:
@@ -85,6 +86,9 @@ def events_matching(*, scope: Scope, filters: EventFilters) -> QuerySet[UsageEve
     if filters.fallback is not None:
         fallback = Q(why__in=FALLBACK_REASONS)
         events = events.filter(fallback if filters.fallback else ~fallback)
+    if filters.cached is not None:
+        cached = Q(why="cache")
+        events = events.filter(cached if filters.cached else ~cached)
     if filters.unpriced:
         events = events.filter(cost=None).exclude(status="refused")
     return events

@@ -163,3 +163,14 @@ def test_the_export_is_exact(people: People, story: Story, client_of: Any) -> No
     assert any(
         ",search bot," in line and ",2,0,1," in line and "0.000000000123" in line for line in lines
     )
+
+
+def test_a_row_leads_to_its_hits(people: People, story: Story, client_of: Any) -> None:
+    take_in([hit(story.search_key, "0.5"), hit(story.ads_key, "0.125")])
+    client = client_of(people.admin)
+    for group in ("team", "model", "key"):
+        for line in client.get(f"/cache/?group={group}").context["report"].lines:
+            if line.url:
+                rows = client.get(line.url).context["rows"]
+                assert len(rows) == line.totals.cache_hits
+    assert len(client.get("/requests/?cached=no").context["rows"]) == 6

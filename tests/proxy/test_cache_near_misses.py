@@ -222,7 +222,7 @@ def name_of(facts: SimpleNamespace, body: bytes, **changes: Any) -> str:
     return name
 
 
-@settings(max_examples=500, suppress_health_check=UNHURRIED)
+@settings(max_examples=150, suppress_health_check=UNHURRIED)
 @given(one=_bodies, other=_bodies)
 def test_equal_names_only_for_equal_bodies(
     facts: SimpleNamespace, one: dict[str, Any], other: dict[str, Any]
