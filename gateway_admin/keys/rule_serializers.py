@@ -166,7 +166,7 @@ class LimitSerializer(_RuleSerializer):
 
 class LimitWriteSerializer(serializers.Serializer[Any]):
     environment = serializers.SlugField()
-    scope = serializers.ChoiceField([item for item in Scope.choices if item[0] != "credential"])
+    scope = serializers.ChoiceField(Scope.choices, help_text="Any but credential.")
     subject = serializers.CharField(required=False, allow_blank=True, help_text=SUBJECT_HELP)
     model = serializers.CharField(
         required=False, allow_blank=True, help_text="Only calls of this model; empty: all."
@@ -221,7 +221,7 @@ class BlockSerializer(serializers.ModelSerializer[Block]):
 
 
 class BlockWriteSerializer(serializers.Serializer[Any]):
-    scope = serializers.ChoiceField(["team", "user", "customer"])
+    scope = serializers.ChoiceField(Scope.choices, help_text="team, user or customer.")
     subject = serializers.CharField(help_text="Short name, e-mail or reference.")
     environment = serializers.SlugField(
         required=False, allow_null=True, help_text="Null or left out: everywhere (not customers)."
