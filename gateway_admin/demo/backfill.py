@@ -18,6 +18,7 @@ from gateway_admin.accounts.models import Organisation
 from gateway_admin.catalog.credentials import credentials_seen
 from gateway_admin.catalog.models import Environment
 from gateway_admin.demo import organisation as tables
+from gateway_admin.demo.budgets import counters_follow
 from gateway_admin.demo.events import EventSource
 from gateway_admin.demo.world import World
 from gateway_admin.keys.services import keys_used
@@ -68,6 +69,7 @@ def backfill(*, events: int = tables.EVENTS, days: int = tables.DAYS) -> Iterato
             done += 1
             yield Progress(done, len(spans), total)
     _note_use(world, writers)
+    counters_follow()
 
 
 def _utc_days(start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:

@@ -277,6 +277,7 @@ def _blank(draw: Random, key: Key, at: datetime, published: Published) -> UsageE
         "overhead_ms": None,
         "attempts": [],
         "lane": "litellm",
+        "admission": {"mode": "shared", "epoch": "", "charged": []},
     }
 
 
@@ -286,6 +287,7 @@ def _refused(
     """The edge turned it away: nothing was called, nothing was spent."""
     event = _blank(draw, key, at, published)
     event["status"] = "refused"
+    event["admission"] = {"mode": "none", "epoch": "", "charged": []}
     if ended:
         event["requested_model"] = event["model"] = _requested(draw, key.row, published)
         event["http_status"], event["error_class"] = 401, "authentication"

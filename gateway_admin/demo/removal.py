@@ -42,6 +42,7 @@ from gateway_admin.catalog.models import (
 )
 from gateway_admin.demo import organisation as tables
 from gateway_admin.demo import state
+from gateway_admin.demo.budgets import budgets_remove, counters_follow
 from gateway_admin.fleet.models import ReplicaWorker, Revision
 from gateway_admin.fleet.queries import pending_count
 from gateway_admin.fleet.services import revision_publish
@@ -97,6 +98,7 @@ def demo_remove(
         revision_publish(environment=environment, actor=kept_actor, comment=REMOVED_COMMENT)
     waiting = [row.name for row in Environment.objects.all() if not is_settled(row)]
     follow_time_zone()
+    counters_follow()
     return Removed(removed.events, removed.keys, removed.people, waiting)
 
 
@@ -199,8 +201,12 @@ def _remove_usage(cursor: CursorWrapper, marked: _Marked) -> int:
         removed += invented
         first_day = first_day or (day if invented else None)
     cursor.execute("ALTER TABLE usage_event ENABLE TRIGGER usage_event_append_only")
-    if _remove_rollups(cursor, values) and first_day is not None:
-        begin = rollups.midnight_of(first_day, ZoneInfo("UTC"))
+    shared = _remove_rollups(cursor, values)
+    if first_day is None:
+        return removed
+    begin = rollups.midnight_of(first_day, ZoneInfo("UTC"))
+    rollups.rebuild_customers(cursor, start=begin)
+    if shared:
         for _ in rollups.rebuild(start=begin):
             pass
     return removed
@@ -273,6 +279,7 @@ def _remove_demand(marked: _Marked) -> list[VirtualKey]:
     # passed over for this one column of rows that name an invented person.
     with pgtrigger.ignore("fleet.Revision:revision_immutable"):
         Revision.objects.filter(published_by__in=marked.people).update(published_by=None)
+    budgets_remove()
     User.objects.filter(pk__in=marked.people).delete()
     return kept
 

@@ -255,6 +255,20 @@ def rebuild(*, start: datetime | None = None, end: datetime | None = None) -> It
         day += timedelta(days=1)
 
 
+def rebuild_customers(cursor: CursorWrapper, *, start: datetime) -> None:
+    """Recompute what customers were served since the local day of a moment.
+
+    The caller holds the lock alone, in a transaction; the ledger has that day in full.
+    """
+    zone = ZoneInfo(rollup_time_zone())
+    day = start.astimezone(zone).date()
+    span, extent = day_span(zone.key), ledger_extent()
+    cursor.execute("DELETE FROM usage_customer_day WHERE day >= %s", [day])
+    if extent is not None:
+        source = events_between(midnight_of(day, zone), extent[1])
+        cursor.execute(_insert_customers(span, source))
+
+
 def whole_spans(span: Span, start: datetime, end: datetime) -> tuple[datetime, datetime]:
     """The part of a time that whole hours, or whole days of the span's zone, make up."""
     if span.name == "day":

@@ -1,8 +1,9 @@
 """What the ledger says was spent of each budget, in nano-dollars per subject.
 
 Budgets of equal scope, model and period share one query. Calendar periods are whole days of
-the organisation, so they are read from the daily rollups; while those are still being cut in
-another time zone, and for rolling hours, the ledger itself is read.
+the organisation, so they are read from the daily rollups, and long rolling windows from the
+hourly ones. Short windows, and days while they are still being cut in another time zone, are
+read from the ledger itself.
 """
 
 from collections import defaultdict
@@ -75,7 +76,9 @@ def _sums(
     daily: bool,
 ) -> Sums:
     period = current_period(question, at=at, cut=cut)
-    if period.bucket_s is not None or (not daily and period.start is not None):
+    if period.bucket_s is not None and _fits_hours(question, period.bucket_s):
+        rows = _from_hours(environment, question, period, at)
+    elif period.bucket_s is not None or (not daily and period.start is not None):
         rows = _from_events(environment, question, period, at)
     elif question.scope == Scope.CUSTOMER:
         rows = _from_customers(environment, question, period, ZoneInfo(cut["time_zone"]))
@@ -113,6 +116,31 @@ def _from_days(
         " FROM usage_cost_day c JOIN usage_series s ON s.id = c.series_id"
         f" WHERE c.level = %s AND s.environment_id = %s{where} GROUP BY 1",
         [int(level), environment.pk, *values],
+    )
+
+
+def _fits_hours(question: Question, bucket_s: int) -> bool:
+    """Long windows have buckets of whole hours, which the hourly rollups can tell apart."""
+    return bucket_s % 3600 == 0 and question.scope != Scope.CUSTOMER
+
+
+def _from_hours(
+    environment: Environment, question: Question, period: Period, at: datetime
+) -> list[tuple[Any, int | None, int]]:
+    column, level = _COLUMNS[question.scope]
+    bucket_s = period.bucket_s or 3600
+    values: list[Any] = [int(level), environment.pk, (oldest_bucket(period.id, at) or 0) * bucket_s]
+    where = ""
+    if question.model:
+        where = " AND s.model = %s"
+        values.append(question.model)
+    return _rows(
+        f"SELECT s.{column}, floor(extract(epoch FROM c.hour) / {bucket_s:d})::bigint,"
+        " sum(c.cost_nano)::bigint"
+        " FROM usage_cost_hour c JOIN usage_series s ON s.id = c.series_id"
+        " WHERE c.level = %s AND s.environment_id = %s AND c.hour >= to_timestamp(%s)"
+        f"{where} GROUP BY 1, 2",
+        values,
     )
 
 

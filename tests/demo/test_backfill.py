@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 from django.db import transaction
 
+from gateway_admin.catalog.models import Environment
+from gateway_admin.demo import organisation as tables
 from gateway_admin.demo.backfill import backfill
-from gateway_admin.keys.models import VirtualKey
+from gateway_admin.demo.budgets import BUDGETS
+from gateway_admin.keys.models import BudgetBalance, VirtualKey
+from gateway_admin.usage.balances import balances_store
 from gateway_admin.usage.checks import differences
+from gateway_admin.usage.counters import counters_repair
 from gateway_admin.usage.models import UsageEvent
 from tests.demo.organisation import seed, select
 
@@ -126,3 +131,19 @@ def test_the_incident_is_visible_and_bridged_by_fallbacks(filled: None) -> None:
 def test_it_notes_when_keys_and_credentials_were_used(filled: None) -> None:
     assert VirtualKey.objects.filter(last_used_at=None).count() < 8
     assert not VirtualKey.objects.filter(name="support-bot", last_used_at=None).exists()
+
+
+def test_budgets_have_spend_and_none_is_exhausted(filled: None) -> None:
+    environment = Environment.objects.get(slug=tables.MAIN)
+    counters_repair(environment=environment)
+    balances_store(environment=environment)
+    spent = {
+        (row.budget.scope, row.budget.is_default, row.budget.period): row.spent
+        for row in BudgetBalance.objects.select_related("budget").order_by("spent")
+    }
+    assert spent["team", False, "rolling"] > 0
+    assert spent["key", False, "rolling"] > 0
+    assert len({scope for scope, _, _ in spent}) == len({row.scope for row in BUDGETS})
+    for row in BudgetBalance.objects.select_related("budget"):
+        # A tenth of the usual number of events was drawn, or less.
+        assert row.spent < row.budget.limit_usd

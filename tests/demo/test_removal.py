@@ -23,11 +23,11 @@ from gateway_admin.demo import state
 from gateway_admin.demo.removal import Removed, demo_remove
 from gateway_admin.fleet.models import Revision
 from gateway_admin.fleet.queries import active_revision
-from gateway_admin.keys.models import Team, VirtualKey
+from gateway_admin.keys.models import Budget, BudgetBalance, Team, VirtualKey
 from gateway_admin.keys.policies import changed_since
 from gateway_admin.lib.errors import Conflict
 from gateway_admin.usage.checks import differences
-from gateway_admin.usage.models import CostHour, LatencyHour, Series, UsageEvent
+from gateway_admin.usage.models import CostHour, CustomerDay, LatencyHour, Series, UsageEvent
 from tests import builders
 from tests.demo.organisation import fill, seed
 from tests.usage.ledger import take_in, usage_event
@@ -47,6 +47,7 @@ def test_nothing_of_it_remains(tmp_path: Path) -> None:
     assert (removed.events, removed.keys, removed.people) == (counted, 40, 20)
     left: list[Any] = [User, Team, VirtualKey, Provider, Model, Credential, Deployment]
     left += [ModelAlias, FallbackChain, UsageEvent, Series, CostHour, LatencyHour]
+    left += [CustomerDay, Budget, BudgetBalance]
     assert {model.__name__: model.objects.count() for model in left} == dict.fromkeys(
         (model.__name__ for model in left), 0
     )
