@@ -69,6 +69,7 @@ class Counters:
 
     def __init__(self, link: RedisLink, environment: str, clock: Clock) -> None:
         self.link = link
+        self.moment: int | str = ""  # "": Redis's clock; else milliseconds, for drills
         self.environment = environment
         self.clock = clock
         self._admit = _script(link, "admit")
@@ -101,6 +102,7 @@ class Counters:
                 WORKER_LOST_AFTER_S,
                 orjson.dumps([(use.key, use.bucket, use.tokens) for use in grant.windows])[1:-1],
                 orjson.dumps(_asked(wanted)),
+                self.moment,
             ),
         )
         self.clock.heard(int(raw[1]), asked_at=asked_at)
@@ -130,6 +132,7 @@ class Counters:
                 tokens,
                 orjson.dumps([use.key for use in windows]),
                 orjson.dumps(charged),
+                self.moment,
             ),
         )
         return bool(reply)
@@ -149,6 +152,7 @@ class Counters:
                 WORKER_LOST_AFTER_S,
                 orjson.dumps(holds),
                 orjson.dumps([bucket_s for _, bucket_s in budgets]),
+                self.moment,
             ),
         )
         self.clock.heard(int(raw[0]), asked_at=asked_at)
@@ -158,7 +162,7 @@ class Counters:
     async def sweep(self) -> int:
         """Move expired holds to where the control plane accounts for them."""
         keys = [holds_key(self.environment), abandoned_key(self.environment)]
-        return int(await self._sweep(keys, (tag(self.environment), SWEEP_MAX)))
+        return int(await self._sweep(keys, (tag(self.environment), SWEEP_MAX, self.moment)))
 
 
 def _script(link: RedisLink, name: str) -> Script:
