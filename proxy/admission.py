@@ -27,7 +27,7 @@ from proxy.admission_refusals import (
     too_many_at_once,
 )
 from proxy.admission_request import AdmissionRequest, estimated, hold_document
-from proxy.admission_rules import RuleBook, RuleSet
+from proxy.admission_rules import Owner, RuleBook, RuleSet
 from proxy.admission_scripts import Counters, Reply, Reservation
 from proxy.admission_settle import Settlement, Settlements
 from proxy.admission_state import CountersState
@@ -187,12 +187,14 @@ class Admission:
     def _learn(self, wanted: Reservation, reply: Reply) -> None:
         """Remember balances for the time when the counters are away."""
         now_ms, admitted = self.worker.clock.now_ms(), reply.verdict == "ok"
+        tightest: dict[Owner, int] = {}
         for rule, nano, (spent, held) in zip(
             wanted.rules.budgets, wanted.nano, reply.balances, strict=False
         ):
             self.book.saw(rule, spent, held + (nano if admitted else 0), now_ms)
             left = max(rule.limit_nano - spent - held, 0)
-            owner = rule.owner
+            tightest[rule.owner] = min(left, tightest.get(rule.owner, left))
+        for owner, left in tightest.items():
             self.worker.metrics.budgets.remaining(
                 owner.scope, owner.subject, owner.name, dollars(left)
             )

@@ -112,8 +112,8 @@ class BudgetInstruments:
     def remaining(self, scope: str, subject: str, name: str, left: Decimal) -> None:
         """What is left of a subject's tightest budget, USD.
 
-        `subject` is the id (for keys the public id, for customers the `user` field itself),
-        `name` what people call it (key's name, team's slug, user's address).
+        `subject` is the id (for customers the `user` field itself), `name` what people call
+        it, or the id again where nobody gave it rules of its own.
         """
         if scope not in ("team", "key", "user", "customer"):
             return
