@@ -43,6 +43,7 @@ from gateway_admin.catalog.models import (
 from gateway_admin.demo import organisation as tables
 from gateway_admin.demo import state
 from gateway_admin.demo.budgets import budgets_remove, counters_follow
+from gateway_admin.demo.limits import limits_remove
 from gateway_admin.fleet.models import ReplicaWorker, Revision
 from gateway_admin.fleet.queries import pending_count
 from gateway_admin.fleet.services import revision_publish
@@ -280,6 +281,7 @@ def _remove_demand(marked: _Marked) -> list[VirtualKey]:
     with pgtrigger.ignore("fleet.Revision:revision_immutable"):
         Revision.objects.filter(published_by__in=marked.people).update(published_by=None)
     budgets_remove()
+    limits_remove()
     User.objects.filter(pk__in=marked.people).delete()
     return kept
 

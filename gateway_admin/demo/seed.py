@@ -31,6 +31,7 @@ from gateway_admin.catalog.models import (
 from gateway_admin.demo import organisation as tables
 from gateway_admin.demo import state
 from gateway_admin.demo.budgets import budgets_seed
+from gateway_admin.demo.limits import limits_seed
 from gateway_admin.demo.simulator.connections import connection_params
 from gateway_admin.fleet.models import Revision
 from gateway_admin.fleet.services import revision_publish
@@ -134,6 +135,7 @@ def _seed(organisation: Organisation, *, simulator_url: str, now: datetime) -> s
             _other_environment(environment, names, cast, simulator_url, published=published)
     keys = _keys(cast, now=now)
     budgets_seed(admin=cast.admin, environment=main)
+    limits_seed(admin=cast.admin, environment=main, now=now)
     _date_rows(now)
     audit(actor=admin, action="demo.seed", target=organisation)
     return {"keys": keys, "logins": logins}

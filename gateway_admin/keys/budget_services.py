@@ -217,8 +217,7 @@ def _fill(
 
 def _own_name(budget: Budget) -> str:
     """ "Search, month" or "Each key, rolling 24 h, gpt-4o"."""
-    period = f"rolling {budget.rolling_hours} h" if budget.rolling_hours else budget.period
-    parts = [subject_of(budget).label[:60], period, budget.model]
+    parts = [subject_of(budget).label[:60], budget.length, budget.model]
     return ", ".join(filter(None, parts))[:100]
 
 
@@ -275,13 +274,12 @@ def _taken(subject: Subject, budget: Budget) -> InvalidInput:
 
 def _facts(budget: Budget) -> dict[str, Any]:
     """What the audit trail tells of a budget."""
-    hours = budget.rolling_hours
     return {
         "name": budget.name,
         "of": f"{budget.scope}: {subject_of(budget).label}",
         "model": budget.model,
         "limit": _usd(budget.limit_usd),
-        "period": f"rolling {hours} h" if hours else budget.period,
+        "period": budget.length,
         "thresholds": list(budget.soft_percent),
     }
 

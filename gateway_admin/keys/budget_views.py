@@ -149,14 +149,13 @@ def _csv_row(balance: Balance) -> list[Any]:
     each = budget.is_default  # every subject has a balance of its own
     amounts = (balance.spent, balance.held, balance.remaining, balance.forecast)
     times = (balance.resets_at, balance.as_of or balance.at)
-    hours = budget.rolling_hours
     return [
         budget.name,
         budget.scope,
         name_of(balance.subject) or budget.environment.slug,
         budget.environment.slug,
         budget.model,
-        f"rolling {hours} h" if hours else budget.period,
+        budget.length,
         budget.limit_usd,
         balance.limit,
         balance.override.expires_at.isoformat() if balance.override else "",
@@ -211,7 +210,9 @@ def _only_own_keys(request: HttpRequest, form: BudgetForm) -> None:
 @require_GET
 def budget_effect_of(request: HttpRequest) -> HttpResponse:
     """Fragment: what the budget in the form would do."""
-    form = BudgetForm(request.GET, person=actor_of(request), environment=environment_of(request))
+    given = request.GET.copy()
+    given["limit_usd"] = "1"  # whom it holds for does not hang on the amount
+    form = BudgetForm(given, person=actor_of(request), environment=environment_of(request))
     sentences: list[str] = []
     if form.is_valid() and form.subject is not None:
         amounts = form.amounts()

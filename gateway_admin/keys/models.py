@@ -315,6 +315,15 @@ class Budget(Rule):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def length(self) -> str:
+        """The period in words: "month", "rolling 36 h", "rolling 30 d"."""
+        hours = self.rolling_hours
+        if hours is None:
+            return str(self.get_period_display()).lower()
+        whole_days = hours % 24 == 0 and hours > 24
+        return f"rolling {hours // 24} d" if whole_days else f"rolling {hours} h"
+
 
 class BudgetOverride(models.Model):
     """Another limit in the budget's place until a moment; it ends by itself."""

@@ -332,7 +332,7 @@ class BudgetFilter(forms.Form):
     STATES = [
         ("", "All"),
         ("exhausted", "Exhausted"),
-        ("warning", "Near the limit"),
+        ("warning", "Past a threshold"),
         ("override", "Overridden"),
     ]
     q = forms.CharField(
