@@ -6,13 +6,15 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from gateway_admin.demo.simulator.process import Simulator
 from proxy.contract import RevisionDocument
+from proxy.contract.counters import epoch_key
 from tests.proxy import control_plane
 from tests.proxy.conftest import Gateway, standard_document, standard_secrets
 from tests.proxy.control_plane import ControlPlanePeer
-from tests.proxy.documents import policy
+from tests.proxy.documents import ENVIRONMENT, policy
 from tests.proxy.replica import running as running_replica
 
 CHAT = "/v1/chat/completions"
@@ -57,8 +59,6 @@ class CachedGateway(Gateway):
 
     def entries(self) -> int:
         """Answers in Redis."""
-        import redis
-
         with redis.Redis.from_url(self.replica.environ["REDIS_URL"]) as client:
             return sum(1 for _ in client.scan_iter("{gw:prod}:answer:*"))
 
@@ -77,10 +77,18 @@ def keyed(public_id: str, **changes: Any) -> Any:
     return policy(public_id, **({"cache": "all", "cache_version": 1} | changes))
 
 
+def build_counters() -> str:
+    """What the control plane does when counters are missing: nothing was spent yet."""
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as server:
+        server.set(epoch_key(ENVIRONMENT), "epoch-1")
+    return "epoch-1"
+
+
 @pytest.fixture(scope="session")
 def started_cached(simulator: Simulator) -> Iterator[CachedGateway]:
     """One replica with two workers for all tests of the cache."""
     peer = ControlPlanePeer()
+    peer.build_counters = build_counters
     with control_plane.running(peer):
         peer.publish(cached_document(simulator), standard_secrets())
         peer.set_key(keyed("alpha"))
@@ -93,6 +101,7 @@ def started_cached(simulator: Simulator) -> Iterator[CachedGateway]:
 def cached(started_cached: CachedGateway) -> CachedGateway:
     """The session's gateway with an empty cache (Redis is emptied before each test)."""
     started_cached.simulator.reset()
+    build_counters()
     publish(started_cached)
     started_cached.peer.events.clear()
     return started_cached
