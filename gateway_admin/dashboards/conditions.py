@@ -69,10 +69,11 @@ def _redis() -> Iterator[Condition]:
 
 
 def _counters(environment: Environment, live: Sequence[ReplicaWorker]) -> Iterator[Condition]:
-    alone = [worker for worker in live if worker.counters == "local"]
+    # A replica that was never given a Redis counts alone, too, and is well.
+    alone = [worker for worker in live if worker.counters == "local" and not worker.healthy]
     unbuilt = [worker for worker in live if worker.counters == "unbuilt"]
     part = f"{len(alone)} of {len(live)} workers"
-    meaning = f"{part} do not reach the shared counters in Redis."
+    meaning = f"{part} cannot reach the shared counters in Redis."
     if alone and environment.on_counter_outage == Environment.CounterOutage.REFUSE:
         yield Condition(
             "counters",

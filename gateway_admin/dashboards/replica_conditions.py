@@ -74,7 +74,9 @@ COMPLAINTS = (
     ),
 )
 # Other conditions tell these, with figures.
-TOLD_ELSEWHERE = re.compile(r"^redis |counters|events were dropped|workers do not report")
+TOLD_ELSEWHERE = re.compile(
+    r"^redis |counters|are counted by|events were dropped|workers do not report"
+)
 
 
 def replica_conditions(replicas: Sequence[ReplicaView], *, published: bool) -> list[Condition]:

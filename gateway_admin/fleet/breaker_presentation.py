@@ -20,7 +20,7 @@ URGENCY = ("open", "half_open", "closed", "off")
 
 WIDTH, HEIGHT = 1440, 24  # one unit is a minute
 SEEN_MINUTES = 6  # the least that a short opening is drawn with
-HEIGHTS = {"closed": 6, "half_open": 15, "open": 24}
+HEIGHTS = {"closed": 4, "half_open": 15, "open": 24}
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,18 @@ class BreakerView:
             case "open" if self.breaker.held_open:
                 return "Kept out by hand: no call goes to it until somebody closes or resets it."
             case "open":
-                return "Kept out: no call goes to it. It tries by itself."
+                return "Kept out: no call goes to it. Trial calls decide when it comes back."
         return "Calls go to it."
+
+    @property
+    def trial(self) -> str:
+        """When an open breaker tries by itself; "" when it does not."""
+        at = self.breaker.tries_at
+        if at is None:
+            return ""
+        if at <= self.breaker.now:
+            return "the next request is a trial call"
+        return f"trial calls from {timezone.localtime(at):%H:%M:%S} on"
 
     @property
     def waiting(self) -> str:

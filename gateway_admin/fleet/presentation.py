@@ -215,6 +215,7 @@ def _faults(rollout: Rollout) -> list[Fault]:
 # Mode -> tone, word, what it means. In the order in which the page tells them.
 COUNTER_WORDS = {
     "local": ("warn", "Alone", "Redis is away: each worker spends its share of what was left."),
+    "own": ("quiet", "Alone", "This replica was given no Redis: it counts by itself."),
     "unbuilt": ("info", "Being built", "Redis was emptied: sums come anew from the ledger."),
     "shared": ("ok", "Together", "All workers count in Redis."),
     "": ("quiet", "Not told", "The worker does not say how it counts."),
@@ -301,7 +302,8 @@ class ReplicaView:
         """How its live workers count, the usual way last; one line per way."""
         found: dict[str, list[ReplicaWorker]] = {}
         for worker in self.live:
-            found.setdefault(worker.counters, []).append(worker)
+            own = worker.counters == "local" and worker.healthy
+            found.setdefault("own" if own else worker.counters, []).append(worker)
         return [
             CounterMode(*COUNTER_WORDS[mode], found[mode], len(self.live))
             for mode in COUNTER_WORDS

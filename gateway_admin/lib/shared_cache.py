@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 failures = Counter("gateway_cache_failures_total", "Operations that Redis did not answer")
 
 TRIED_AGAIN_AFTER_S = 5.0  # a page does not wait for a time-out that is known
+# By server, until when it is not asked (time.monotonic()). Each thread has its own SharedCache.
+_away_until: dict[str, float] = {}
 
 _OPERATIONS = (
     "add",
@@ -40,21 +42,21 @@ class SharedCache(RedisCache):
     def __init__(self, server: str, params: dict[str, Any]) -> None:
         own = {name: value for name, value in params.items() if name != "OPTIONS"}
         self._own = LocMemCache(server, own)
-        self._away_until = 0.0
+        self._server = server
         super().__init__(server, params)
 
     def outlive(self, operation: str, *args: Any, **kwargs: Any) -> Any:
         """The operation in Redis, else in this process."""
-        if time.monotonic() >= self._away_until:
+        if time.monotonic() >= _away_until.get(self._server, 0.0):
             try:
                 answer = getattr(super(), operation)(*args, **kwargs)
             except redis.RedisError as error:
                 failures.inc()
-                if self._away_until == 0.0:
+                if self._server not in _away_until:
                     log.warning("cache_away", error=str(error), consequence="each process alone")
-                self._away_until = time.monotonic() + TRIED_AGAIN_AFTER_S
+                _away_until[self._server] = time.monotonic() + TRIED_AGAIN_AFTER_S
             else:
-                self._away_until = 0.0
+                _away_until.pop(self._server, None)
                 return answer
         return getattr(self._own, operation)(*args, **kwargs)
 

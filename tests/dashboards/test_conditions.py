@@ -53,7 +53,10 @@ def overview(client_of: Any, people: People) -> Any:
 
 
 def tell(replica: Replica, **fields: Any) -> None:
-    values = {"applied_revision": 1, "counters": "shared", **fields}
+    counted = fields.get("counters", "shared") == "shared"
+    reasons = [] if counted else ["budgets and limits are counted by shares since x: no answer"]
+    values = {"applied_revision": 1, "counters": "shared", "healthy": counted, "reasons": reasons}
+    values |= fields
     assert replica.sync(**values).status_code == 200
 
 
@@ -118,13 +121,22 @@ def test_refusing_instead_of_sharing_is_said_as_such(
     tell(replica, counters="local")
     page = overview()
     assert "Requests with a budget or limit are refused" in page
-    assert "1 of 1 workers do not reach the shared counters" in page
+    assert "1 of 1 workers cannot reach the shared counters" in page
 
 
 def test_each_cause_is_told_once(replica: Replica, overview: Any) -> None:
-    """Redis is behind three of the worker's words."""
-    tell(replica, counters="local", healthy=False, reasons=["redis down since x: by polling"])
+    """Redis is behind all of the worker's words."""
+    reasons = [
+        "redis down since 2026-11-20T12:00:00Z: changes by polling",
+        "budgets and limits are counted by shares since 2026-11-20T12:00:00Z: no answer",
+    ]
+    tell(replica, counters="local", healthy=False, reasons=reasons)
     assert overview().count("gw-alert-warning") == 1
+
+
+def test_a_replica_without_redis_is_well(replica: Replica, overview: Any) -> None:
+    tell(replica, counters="local", healthy=True, reasons=[])
+    assert "gw-conditions" not in overview()
 
 
 def test_silent_replicas(replica: Replica, overview: Any) -> None:

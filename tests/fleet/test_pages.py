@@ -246,7 +246,8 @@ def test_the_number_of_queries_does_not_grow(
 def test_replicas_tell_how_each_worker_counts(prod: Any, admin: Any, replica_of: Any) -> None:
     replica = replica_of(prod)
     for slot, mode in enumerate(["shared", "local", "local"]):
-        replica.sync(worker=slot, workers=3, pid=slot + 1, counters=mode)
+        well = mode == "shared"
+        replica.sync(worker=slot, workers=3, pid=slot + 1, counters=mode, healthy=well)
     page = " ".join(admin.get("/replicas/").content.decode().split())
     assert "Alone" in page
     assert "workers 1 and 2 since" in page
@@ -254,3 +255,6 @@ def test_replicas_tell_how_each_worker_counts(prod: Any, admin: Any, replica_of:
     assert "worker 0" in page
     replica.sync(worker=1, workers=3, pid=2)
     assert "Not told" in admin.get("/replicas/").content.decode()
+    replica.sync(worker=0, workers=1, counters="local")
+    ReplicaWorker.objects.exclude(slot=0).delete()
+    assert "This replica was given no Redis" in admin.get("/replicas/").content.decode()

@@ -144,4 +144,5 @@ class EnvironmentForm(ServiceForm):
 def _initial(environment: Environment, name: str) -> Any:
     if name == "cache_max_entry_kib":
         return max(environment.cache_max_entry_bytes // KIBIBYTE, 1)
-    return getattr(environment, name)
+    value = getattr(environment, name)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
