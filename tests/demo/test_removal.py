@@ -23,7 +23,15 @@ from gateway_admin.demo import state
 from gateway_admin.demo.removal import Removed, demo_remove
 from gateway_admin.fleet.models import Revision
 from gateway_admin.fleet.queries import active_revision
-from gateway_admin.keys.models import Budget, BudgetBalance, Team, VirtualKey
+from gateway_admin.keys.models import (
+    Block,
+    Budget,
+    BudgetBalance,
+    Customer,
+    RateLimit,
+    Team,
+    VirtualKey,
+)
 from gateway_admin.keys.policies import changed_since
 from gateway_admin.lib.errors import Conflict
 from gateway_admin.usage.checks import differences
@@ -47,7 +55,7 @@ def test_nothing_of_it_remains(tmp_path: Path) -> None:
     assert (removed.events, removed.keys, removed.people) == (counted, 40, 20)
     left: list[Any] = [User, Team, VirtualKey, Provider, Model, Credential, Deployment]
     left += [ModelAlias, FallbackChain, UsageEvent, Series, CostHour, LatencyHour]
-    left += [CustomerDay, Budget, BudgetBalance]
+    left += [CustomerDay, Budget, BudgetBalance, RateLimit, Customer, Block]
     assert {model.__name__: model.objects.count() for model in left} == dict.fromkeys(
         (model.__name__ for model in left), 0
     )

@@ -13,7 +13,14 @@ from gateway_admin.demo import state
 from gateway_admin.fleet.documents import draft
 from gateway_admin.fleet.models import Revision
 from gateway_admin.fleet.queries import draft_changes
-from gateway_admin.keys.models import Team, VirtualKey
+from gateway_admin.keys.models import (
+    Block,
+    Budget,
+    BudgetOverride,
+    RateLimit,
+    Team,
+    VirtualKey,
+)
 from gateway_admin.lib.errors import Conflict
 from tests import builders
 from tests.demo.organisation import seed
@@ -34,6 +41,14 @@ def test_it_makes_the_whole_organisation(tmp_path: Path) -> None:
         "content_policy",
     }
     assert Organisation.objects.get().demo_since is not None
+
+
+def test_every_kind_of_rule_is_there(tmp_path: Path) -> None:
+    seed(tmp_path)
+    assert {row.scope for row in Budget.objects.all()} >= {"environment", "team", "key", "customer"}
+    assert {row.scope for row in RateLimit.objects.all()} >= {"environment", "user", "team"}
+    assert BudgetOverride.objects.get().is_in_force()
+    assert Block.objects.get().customer is not None
 
 
 def test_it_publishes_a_history_with_comments(tmp_path: Path) -> None:
