@@ -34,6 +34,7 @@ EXCEPTIONS = {
     "keys": {
         "frame",
         "fleet",  # a key's write hands out a policy version in the same transaction
+        "usage",  # late: a new budget starts at what the ledger says was spent
     },
     "fleet": {"frame"},
     "usage": {"frame"},
@@ -57,6 +58,7 @@ LATE_ONLY = {
     ("accounts", "keys"),
     ("catalog", "fleet"),
     ("keys", "fleet"),
+    ("keys", "usage"),
     ("supervisor", "demo"),
 }
 FROM_PROXY = {"proxy.contract"}

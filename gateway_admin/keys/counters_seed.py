@@ -21,4 +21,5 @@ def counters_seed(*, environment: Environment, budgets: Iterable[Budget]) -> Non
     # The ledger stands above this app.
     from gateway_admin.usage.counters import counters_seed as seed
 
-    transaction.on_commit(partial(seed, environment=environment, budgets=ids))
+    # Robust: whatever goes wrong with it, the bell has to ring.
+    transaction.on_commit(partial(seed, environment=environment, budgets=ids), robust=True)

@@ -22,7 +22,7 @@ from gateway_admin.catalog.models import Environment
 from gateway_admin.keys.calendar import calendar
 from gateway_admin.keys.models import Budget
 from gateway_admin.usage import charging, counter_store
-from gateway_admin.usage.counter_store import Correction, Reading, Server
+from gateway_admin.usage.counter_store import Correction, CountersAway, Reading, Server
 from gateway_admin.usage.models import CounterState, CounterUpdate
 from gateway_admin.usage.spent import current_period, question_of, spent
 from proxy.contract import counters as names
@@ -92,6 +92,15 @@ def counters_repair(
         if epoch is None or state is None or not state.is_of(epoch, server.run_id):
             return _rebuild(environment)
         return _repair(environment, epoch, server, budgets)
+
+
+def counters_seed(*, environment: Environment, budgets: Collection[UUID]) -> None:
+    """Let new budgets start at what was spent already; without Redis, there is nothing to seed."""
+    try:
+        counters_repair(environment=environment, budgets=budgets)
+    except CountersAway as error:
+        # They are built from the ledger, these budgets included, before they are used again.
+        log.warning("counters_not_seeded", environment=environment.slug, error=str(error))
 
 
 def _rebuild(environment: Environment) -> Outcome:
