@@ -8,10 +8,10 @@ equation, what it finds wrong is added to the counters later, however they moved
 """
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -31,6 +31,7 @@ from proxy.contract.counters import dollars
 log = structlog.get_logger(__name__)
 
 ANYBODY = "*"
+SETTLED_AFTER = timedelta(minutes=10)  # no request that began before a budget runs longer
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def _repair(
     if not counter_store.mend(environment.slug, epoch=epoch, corrections=corrections):
         return _rebuild(environment)
     outcome = Outcome(epoch, counters=len({**sums, **readings}), corrections=corrections)
-    _record(environment, outcome, known=readings, complete=budgets is None)
+    if budgets is None:  # else they were changed, and follow
+        _record(environment, outcome, chosen, readings)
     return outcome
 
 
@@ -244,16 +246,25 @@ def _difference(
 
 
 def _record(
-    environment: Environment, outcome: Outcome, *, known: Mapping[str, Reading], complete: bool
+    environment: Environment, outcome: Outcome, budgets: Collection[Budget], known: Container[str]
 ) -> None:
-    """Keep and log what was wrong; a counter that was not there yet was not wrong."""
-    wrong = [one for one in outcome.corrections if one.counter in known]
-    drift_nano, now = sum(abs(one.nano) for one in wrong), timezone.now()
+    """Keep and log what was wrong.
+
+    A counter that was not there yet was not wrong, nor is one of a budget that is new: requests
+    which ran when it was set do not know of it, and are found in the ledger only.
+    """
+    now = timezone.now()
+    settled = {str(budget.pk) for budget in budgets if budget.updated_at < now - SETTLED_AFTER}
+    wrong = [
+        one
+        for one in outcome.corrections
+        if one.counter in known and one.counter.partition(":")[0] in settled
+    ]
+    drift_nano = sum(abs(one.nano) for one in wrong)
     state = CounterState.objects.filter(pk=environment.pk)
-    if complete:
-        state.update(checked_at=now, counters=outcome.counters, drift_nano=drift_nano)
+    state.update(checked_at=now, counters=outcome.counters, drift_nano=drift_nano)
     if wrong:
-        state.update(drift_at=now, drift_nano=drift_nano)
+        state.update(drift_at=now)
         log.warning(
             "counters_drifted",
             environment=environment.slug,

@@ -14,8 +14,14 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from gateway_admin.keys.models import Budget
 from gateway_admin.usage import charging, counter_store
-from gateway_admin.usage.counters import counters_ensure, counters_rebuild, counters_repair
+from gateway_admin.usage.counters import (
+    SETTLED_AFTER,
+    counters_ensure,
+    counters_rebuild,
+    counters_repair,
+)
 from gateway_admin.usage.models import CounterState, CounterUpdate, UsageEvent
 from gateway_admin.usage.tasks import abandoned_account
 from proxy.contract import counters
@@ -174,8 +180,11 @@ def test_a_repair_mends_counters_and_reports_what_was_wrong() -> None:
     assert outcome.drift_nano == 1_500_000_000
     assert fleet.read(row).spent == 2_000_000_000
     assert fleet.read(row).unrecorded == 500_000_000
-    state = CounterState.objects.get()
-    assert state.drift_nano == 1_500_000_000
+    assert CounterState.objects.get().drift_nano == 0  # a new budget's counters only follow
+    Budget.objects.update(updated_at=timezone.now() - SETTLED_AFTER * 2)
+    fleet.redis.hincrby(counters.budget_key(fleet.slug, fleet.counter(row)), "s", -9)
+    counters_repair(environment=fleet.environment)
+    assert CounterState.objects.get().drift_nano == 9
     fleet.redis.hincrby(counters.budget_key(fleet.slug, fleet.counter(row)), "s", -7)
     assert counters_repair(environment=fleet.environment).drift_nano == 7
     assert counters_repair(environment=fleet.environment).drift_nano == 0
