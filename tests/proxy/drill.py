@@ -1,10 +1,12 @@
 """Workers of a replica inside the test's process, on a real Redis, at a moment of its choice."""
 
+import asyncio
 import base64
 import os
 import tempfile
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -67,15 +69,16 @@ class Drill:
 
     subjects: list[SubjectPolicy] = field(default_factory=list)
     keys: list[KeyPolicy] = field(default_factory=lambda: [policy("alpha")])
-    calendar: CalendarDocument = field(default_factory=lambda: {**UTC_CALENDAR})
+    calendar: CalendarDocument = field(default_factory=lambda: UTC_CALENDAR.copy())
     url: str = field(default_factory=lambda: os.environ["REDIS_URL"])
     content: RevisionDocument = field(default_factory=small_document)
     timeout_s: float = 2.0
     workers: list[Worker] = field(default_factory=list)
     version: int = 0
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.redis = redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
+        self.redis = redis.from_url(self.url, decode_responses=True)
         self._home = tempfile.TemporaryDirectory(prefix="gwd-")
 
     async def __aenter__(self) -> "Drill":
@@ -83,9 +86,13 @@ class Drill:
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         for worker in self.workers:
             assert worker.link is not None
             await worker.link.stop()
+            await worker.control.close()
         await self.redis.aclose()
         self._home.cleanup()
 
@@ -111,6 +118,24 @@ class Drill:
         for worker in found:
             await worker.heartbeat.beat()
         return found
+
+    def live(self) -> None:
+        """From now on the workers' own loops run."""
+        for worker in self.workers:
+            assert worker.admission.settlements is not None
+            self.tasks.append(asyncio.create_task(worker.heartbeat.run()))
+            self.tasks.append(asyncio.create_task(worker.admission.settlements.run()))
+
+    async def until(self, what: str, check: Callable[[], bool], timeout_s: float = 15.0) -> None:
+        """Wait until something holds, or fail naming it."""
+        deadline = time.monotonic() + timeout_s
+        while not check():
+            assert time.monotonic() < deadline, what
+            await asyncio.sleep(0.02)
+
+    async def until_mode(self, mode: str) -> None:
+        """Wait until every worker counts in a way."""
+        await self.until(mode, lambda: all(w.admission.state.mode == mode for w in self.workers))
 
     def tell(self, worker: Worker) -> None:
         """Give a worker the policies as they are now."""

@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
 from proxy.admission_refusals import TargetRefused
-from proxy.contract.counters import HOLD_TTL_S, nano_dollars, subject_ref
+from proxy.contract.counters import HOLD_TTL_S, dollars, nano_dollars, subject_ref
 from proxy.contract.periods import period_of
 from proxy.refusals import Refusal
 from proxy.trace import Trace
@@ -157,24 +156,18 @@ async def test_settlement_charges_the_true_cost_once_also_above_the_estimate(dri
     assert await drill.holds() == 1
     settlements = worker.admission.settlements
     assert settlements is not None
-    worker.admission.settle(trace, cost=nano_to_usd(7_000_000_000), tokens=10)
+    worker.admission.settle(trace, cost=dollars(7_000_000_000), tokens=10)
     again = list(settlements._waiting)
     await drill.settled(worker)
     for settlement in again * 3:
         settlements.add(settlement)
     await drill.settled(worker)
-    worker.admission.settle(trace, cost=nano_to_usd(7_000_000_000), tokens=10)
+    worker.admission.settle(trace, cost=dollars(7_000_000_000), tokens=10)
     await drill.settled(worker)
     assert await drill.budget(f"b:key-alpha:{month()}") == (7_000_000_000, 0, 7_000_000_000)
     assert await drill.holds() == 0
     with pytest.raises(Refusal):
         await drill.admit(worker)
-
-
-def nano_to_usd(nano: int) -> Any:
-    from proxy.contract.counters import dollars
-
-    return dollars(nano)
 
 
 async def test_free_models_never_refuse(drill: Drill) -> None:
@@ -266,7 +259,7 @@ async def test_a_fallback_reserves_what_only_it_needs_on_the_same_hold(drill: Dr
         "cred1",
     }
     await drill.finish(worker, trace, usd=COST)
-    nano = nano_dollars(nano_to_usd(1_000_000))
+    nano = nano_dollars(dollars(1_000_000))
     for name, who in (("all", "key-alpha"), ("d", "key-alpha"), ("cred1", "cred-1")):
         assert await drill.budget(f"{name}:{who}:{month()}") == (nano, 0, nano)
     assert await drill.budget(f"cred2:cred-2:{month()}") == (0, 0, 0)

@@ -35,7 +35,8 @@ def limited(drill: Drill, scope: str = "key", *, name: str = "", **limits: Any) 
 @pytest.mark.parametrize("scope", SUBJECTS)
 @pytest.mark.parametrize("kind", ["rpm", "parallel", "tpm"])
 async def test_workers_together_admit_the_limit(drill: Drill, scope: str, kind: str) -> None:
-    limited(drill, scope, **{kind: 12 if kind != "tpm" else 2_000})
+    rule: dict[str, Any] = {kind: 12 if kind != "tpm" else 2_000}
+    limited(drill, scope, **rule)
     workers = await drill.fleet(4)
     user = {"user": SUBJECTS["customer"]} if scope == "customer" else {}
     found = await asyncio.gather(*(drill.try_admit(workers[n % 4], **user) for n in range(60)))
