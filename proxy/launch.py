@@ -72,6 +72,9 @@ _NOT_FOR_LITELLM = frozenset(
 )
 
 
+# Of a connection to a client, in the kernel. What a slow reader leaves there was translated
+# already, and LiteLLM keeps some twenty times its size of each stream.
+SEND_BUFFER_BYTES = 256 * 1024
 _SALT = b"ids of responses"
 
 
@@ -115,6 +118,7 @@ def bind(settings: ProxySettings) -> socket.socket:
     while True:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         try:
             listener.bind((settings.host, settings.port))
             listener.listen(BACKLOG)

@@ -7,6 +7,7 @@ to have succeeded: a status below 400 and, of a stream, a first event that is no
 
 import asyncio
 import logging
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -21,6 +22,8 @@ logger = logging.getLogger("gateway.litellm")
 
 _HELD_MAX_BYTES = 64 * 1024  # of an error's body, or of a stream before its first event
 _PROVIDER_PREFIX = b"llm_provider-"
+# A provider that sends faster than LiteLLM translates would keep the event loop to itself.
+_YIELD_EVERY_S = 0.002
 
 
 class LiteLlmLane:
@@ -90,9 +93,13 @@ class _Held:
         self._held = b""
         self._stream_error: str | None = None
         self._stream_status = 500
+        self._yielded = time.perf_counter()
 
     async def take(self, message: MutableMapping[str, Any]) -> None:
         """A message of the app's answer."""
+        if time.perf_counter() - self._yielded > _YIELD_EVERY_S:
+            await asyncio.sleep(0)
+            self._yielded = time.perf_counter()
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message["headers"])
             content_type = dict(self.headers).get(b"content-type", b"")
