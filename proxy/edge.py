@@ -274,7 +274,8 @@ def _customer(fields: dict[str, Any]) -> str:
     user = fields.get("user")
     if user is None and isinstance(fields.get("metadata"), dict):
         user = fields["metadata"].get("user_id")
-    return user[:CUSTOMER_MAX_CHARS] if isinstance(user, str) else ""
+    # As the ledger can hold it: counters and ledger must speak of the same customer.
+    return user[:CUSTOMER_MAX_CHARS].replace("\0", "\ufffd") if isinstance(user, str) else ""
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes | None:
