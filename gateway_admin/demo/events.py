@@ -143,7 +143,17 @@ class EventSource:
         overhead = draw.lognormvariate(1.1, 0.35)
         event["overhead_ms"] = round(overhead, 2)
         event["latency_ms"] = round(event["latency_ms"] + overhead, 2)
+        if self._repeats(draw, key, at, event):
+            _from_cache(draw, event)
         return event
+
+    def _repeats(self, draw: Random, key: Key, at: datetime, event: UsageEventDocument) -> bool:
+        """Whether the same was asked, and answered, a short while before."""
+        since = self._end - timedelta(days=tables.CACHE_SINCE_DAYS)
+        if not key.row.repeats or at < since:
+            return False
+        bought = event["status"] == "ok" and event["why"] == "first"
+        return bought and draw.random() < key.row.repeats
 
     def _run(
         self, draw: Random, published: Published, model: str, *, at: datetime, prompt: int
@@ -339,6 +349,19 @@ def _served(
     run.attempts[-1]["latency_ms"] = round(whole_ms, 2)
     event["latency_ms"] = run.elapsed_ms + whole_ms
     _price(event, deployment)
+
+
+def _from_cache(draw: Random, event: UsageEventDocument) -> None:
+    """The edge answered: what a provider would have charged is saved."""
+    event["why"], event["saved_cost"], event["cost"] = "cache", event["cost"], "0"
+    event["price_version"], event["unit_prices"] = None, {}
+    event["input_tokens"] = event["output_tokens"] = event["reasoning_tokens"] = 0
+    event["cache_read_tokens"] = event["cache_write_tokens"] = 0
+    event["attempts"], event["overhead_ms"] = [], None
+    event["latency_ms"] = round(draw.lognormvariate(0.5, 0.4), 3)
+    if event["streaming"]:
+        event["ttft_ms"] = event["latency_ms"]
+    event["admission"] = {"mode": "none", "epoch": "", "charged": []}
 
 
 def _ending(draw: Random, event: UsageEventDocument, answer: int) -> bool:

@@ -86,7 +86,10 @@ class ChainRow:
 
 @dataclass(frozen=True)
 class KeyRow:
-    """`mix`: model or alias -> share of the key's requests. No owner: the team's own key."""
+    """`mix`: model or alias -> share of the key's requests. No owner: the team's own key.
+
+    `repeats`: share of its requests that ask what was asked before.
+    """
 
     name: str
     team: str
@@ -99,6 +102,8 @@ class KeyRow:
     expires_days: int | None = None
     ended_days_ago: float | None = None  # since when it is blocked, revoked or expired
     tags: dict[str, str] = field(default_factory=dict)
+    cache: Literal["off", "deterministic", "all"] = "off"
+    repeats: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -252,6 +257,8 @@ INCIDENT_LOCAL_HOUR = 14
 INCIDENT_HOURS = 2
 INCIDENT_PROVIDER = "demo-anthropic"
 
+CACHE_SINCE_DAYS = 34  # since when keys keep answers
+
 _MINI, _FLASH, _SONNET, _HAIKU = (
     "gpt-4.1-mini",
     "gemini-2.5-flash",
@@ -263,7 +270,16 @@ _EMBED = {"text-embedding-3-small": 1.0}
 # The busiest first: the share of a key falls with its place (see `profiles.key_weights`).
 KEYS = (
     KeyRow("support-bot", "support-copilot", None, "support", {_MINI: 5, "default": 3, _HAIKU: 2}),
-    KeyRow("search-indexer", "search", None, "embedding", _EMBED, restricted=True),
+    KeyRow(
+        "search-indexer",
+        "search",
+        None,
+        "embedding",
+        _EMBED,
+        restricted=True,
+        cache="deterministic",
+        repeats=0.12,
+    ),
     KeyRow("ide-completion", "developer-tools", None, "code", {_HAIKU: 5, _SONNET: 2, "fast": 3}),
     KeyRow("answer-service", "search", "ranking", "retrieval", {_MINI: 4, _FLASH: 4, "gpt-4.1": 2}),
     KeyRow("invoice-reader", "document-intake", None, "batch", {"nova-lite": 6, _MINI: 4}),
@@ -271,7 +287,15 @@ KEYS = (
     KeyRow("ticket-triage", "support-copilot", "ticket", "support", {"llama-3.1-8b": 6, _MINI: 4}),
     KeyRow("contract-summary", "document-intake", "scanner", "retrieval", {"gemini-2.5-pro": 1}),
     KeyRow("chat-widget", "support-copilot", "developer", "chat", {"default": 7, "fast": 3}),
-    KeyRow("query-rewriter", "search", "query", "chat", {"fast": 6, _MINI: 4}),
+    KeyRow(
+        "query-rewriter",
+        "search",
+        "query",
+        "chat",
+        {"fast": 6, _MINI: 4},
+        cache="deterministic",
+        repeats=0.24,
+    ),
     KeyRow("ci-explainer", "developer-tools", "pipeline", "code", {_MINI: 6, _HAIKU: 4}),
     KeyRow("newsletter-drafts", "growth", "funnel", "chat", {"gpt-4.1": 6, _FLASH: 4}),
     KeyRow("night-reindex", "search", "index", "batch", {**_EMBED, "nova-lite": 0.4}),
@@ -284,7 +308,15 @@ KEYS = (
     KeyRow("migration-helper", "developer-tools", "branch", "agent", {_SONNET: 1}),
     KeyRow("fraud-notes", "document-intake", "invoice", "retrieval", {"gpt-4.1": 1}),
     KeyRow("ab-copy", "growth", "banner", "trial", {_FLASH: 4, _MINI: 3, _HAIKU: 3}),
-    KeyRow("faq-generator", "support-copilot", "ticket", "batch", {_FLASH: 1}),
+    KeyRow(
+        "faq-generator",
+        "support-copilot",
+        "ticket",
+        "batch",
+        {_FLASH: 1},
+        cache="all",
+        repeats=0.45,
+    ),
     KeyRow("release-notes", "developer-tools", "pipeline", "chat", {"default": 1}),
     KeyRow("ocr-cleanup", "document-intake", "scanner", "batch", {"nova-lite": 1}, restricted=True),
     KeyRow("synonym-miner", "search", "query", "batch", {"llama-3.1-8b": 1}),

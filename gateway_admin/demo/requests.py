@@ -15,6 +15,7 @@ BAD_BODY_CHANCE = 0.003
 ABORT_CHANCE = 0.02  # of streams
 MESSAGES_CHANCE = 0.4  # of Claude models: Anthropic's own route
 TOOL_CHANCE = 0.25  # of agents
+REPEATED_QUESTIONS = 6  # per key and model
 _VOCABULARY = (
     "order invoice parcel refund ticket customer address contract clause search result index "
     "document summary branch commit function test error log request answer price total date "
@@ -44,9 +45,18 @@ class Call:
 
 def draw_call(draw: Random, row: tables.KeyRow) -> Call:
     """A request as this key's program would send it."""
+    body: dict[str, Any]
     model = draw.choices(list(row.mix), list(row.mix.values()))[0]
+    asks_again = row.repeats > 0 and draw.random() < row.repeats
+    if asks_again:
+        # One of few questions, word by word the same each time.
+        draw = Random(f"{row.name} {model} {draw.randrange(REPEATED_QUESTIONS)}")
     if model == "text-embedding-3-small":
         return Call("/v1/embeddings", {"model": model, "input": _text(draw, "embedding")})
+    if asks_again:
+        question = [{"role": "user", "content": _text(draw, row.workload)}]
+        body = {"model": model, "messages": question, "max_tokens": 120, "temperature": 0}
+        return Call("/v1/chat/completions", body)
     if draw.random() < BAD_BODY_CHANCE:
         return Call("/v1/chat/completions", {"model": model, "messages": "no list"})
     if draw.random() < WRONG_MODEL_CHANCE and not row.restricted:
@@ -54,7 +64,7 @@ def draw_call(draw: Random, row: tables.KeyRow) -> Call:
     shape = SHAPES[row.workload]
     stream = draw.random() < shape.streamed
     abort_after = draw.randint(2, 9) if stream and draw.random() < ABORT_CHANCE else None
-    body: dict[str, Any] = {
+    body = {
         "model": model,
         "messages": [{"role": "user", "content": _text(draw, row.workload)}],
         "max_tokens": draw.randint(30, MAX_ANSWER_TOKENS),

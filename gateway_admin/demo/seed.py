@@ -36,7 +36,7 @@ from gateway_admin.demo.simulator.connections import connection_params
 from gateway_admin.fleet.models import Revision
 from gateway_admin.fleet.services import revision_publish
 from gateway_admin.keys.models import Membership, Team, VirtualKey
-from gateway_admin.keys.services import key_create, key_revoke, keys_block
+from gateway_admin.keys.services import AnswerRules, key_create, key_revoke, keys_block
 from gateway_admin.keys.team_services import member_add, team_create
 from gateway_admin.lib.errors import Conflict
 from gateway_admin.usage.rollups import follow_time_zone
@@ -345,6 +345,7 @@ def _keys(cast: Cast, *, now: datetime) -> list[state.StoredKey]:
             allowed_models=sorted(row.mix) if row.restricted else None,
             expires_at=now + timedelta(days=row.expires_days) if row.expires_days else None,
             tags={"application": row.name, **row.tags},
+            answers=AnswerRules(cache=row.cache),
         )
         if row.state == "active":
             stored.append({"name": row.name, "environment": row.environment, "secret": secret})

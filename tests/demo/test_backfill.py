@@ -147,3 +147,20 @@ def test_budgets_have_spend_and_none_is_exhausted(filled: None) -> None:
     for row in BudgetBalance.objects.select_related("budget"):
         # A tenth of the usual number of events was drawn, or less.
         assert row.spent < row.budget.limit_usd
+
+
+def test_the_cache_answers_what_is_asked_again(filled: None) -> None:
+    ((hits, bought, saved, others),) = select(
+        "SELECT count(*) FILTER (WHERE why = 'cache'),"
+        " count(*) FILTER (WHERE why = 'cache' AND (cost <> 0 OR input_tokens > 0)),"
+        " sum(saved_cost), count(*) FILTER (WHERE why <> 'cache' AND saved_cost IS NOT NULL)"
+        " FROM usage_event"
+    )
+    assert hits > 10
+    assert bought == others == 0
+    assert saved > 0
+    names = select(
+        "SELECT DISTINCT k.name FROM usage_event e JOIN keys_virtualkey k ON k.id = e.key_id"
+        " WHERE e.why = 'cache'"
+    )
+    assert {name for (name,) in names} <= {"search-indexer", "query-rewriter", "faq-generator"}

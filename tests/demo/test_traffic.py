@@ -129,3 +129,11 @@ def test_it_waits_for_a_proxy_that_is_away(tmp_path: Path, traffic: Any) -> None
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_some_programs_ask_the_same_again() -> None:
+    draw, row = Random(1), next(row for row in tables.KEYS if row.name == "faq-generator")
+    asked = [json.dumps(draw_call(draw, row).body) for _ in range(200)]
+    assert len(set(asked)) < 150
+    once = next(row for row in tables.KEYS if row.name == "newsletter-drafts")
+    assert len({json.dumps(draw_call(draw, once).body) for _ in range(200)}) > 195
