@@ -206,12 +206,10 @@ def transitions_store(
 
 
 def transitions_forget(*, now: datetime | None = None) -> int:
-    """Forget transitions older than KEPT_FOR, but the newest of each deployment: its state."""
+    """Forget transitions older than KEPT_FOR, but those that present states began with."""
     old = BreakerTransition.objects.filter(at__lt=(now or timezone.now()) - KEPT_FOR)
-    newest = BreakerTransition.objects.order_by("deployment_id", "-at", "-generation").distinct(
-        "deployment_id"
-    )
-    forgotten, _ = old.exclude(pk__in=list(newest.values_list("pk", flat=True))).delete()
+    present = newest_of(Deployment.objects.values_list("pk", flat=True))
+    forgotten, _ = old.exclude(pk__in=[row.pk for row in present.values()]).delete()
     return forgotten
 
 

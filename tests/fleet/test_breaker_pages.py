@@ -89,7 +89,11 @@ def test_the_deployments_page_tells_state_reason_and_the_day(gpt: Any, admin: An
     assert 'aria-label="It opened 2 times in the last 24 hours; open now."' in page
     assert page.count('class="fleet-band-open"') == 2
     assert "60% of 25 calls failed" in page  # the same as a table
+    spare = builders.deployment(environment=gpt.environment, name="spare", model=gpt.model)
     assert "Breaker open" in text(admin.get("/deployments/"))
+    only = text(admin.get("/deployments/?state=kept_out"))
+    assert gpt.name in only
+    assert spare.name not in only
 
 
 def test_orders_by_hand(gpt: Any, admin: Any, people: Any) -> None:

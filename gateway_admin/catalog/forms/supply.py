@@ -259,6 +259,7 @@ class DeploymentFilter(SearchForm, ProviderFilterMixin):
             ("", "Any state"),
             ("enabled", "Enabled"),
             ("disabled", "Disabled"),
+            ("kept_out", "Kept out by its breaker"),
             ("failed", "Last test failed"),
             ("untested", "Not tested"),
         ],

@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from gateway_admin.accounts.roles import Role, requires
 from gateway_admin.catalog import queries, services
-from gateway_admin.catalog.breakers import breaker_card
+from gateway_admin.catalog.breakers import breaker_card, kept_out
 from gateway_admin.catalog.connection_test import connection_test_begin, is_running
 from gateway_admin.catalog.forms.routing import CloneForm, DeploymentForm, quotes
 from gateway_admin.catalog.forms.supply import DeploymentFilter
@@ -54,7 +54,10 @@ PLAIN_FIELDS = (
 def deployment_list(request: HttpRequest) -> HttpResponse:
     environment = environment_of(request)
     form = DeploymentFilter(request.GET)
-    page, pager = paged(request, _filtered(queries.deployments_of(environment), form))
+    rows = _filtered(queries.deployments_of(environment), form)
+    if form.value("state") == "kept_out":
+        rows = rows.filter(pk__in=kept_out(environment))
+    page, pager = paged(request, rows)
     context = {
         "filter": form,
         "rows": deployment_rows(page.object_list),
