@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from django.utils import timezone
+from playwright.sync_api import expect
 
 from tests.dashboards.conftest import Story
 from tests.people import People
@@ -125,3 +127,24 @@ def test_own_dates_begin_with_those_that_are_shown(
     page.get_by_text("30 days", exact=True).click()
     page.wait_for_url("**range=30d**")
     assert "since=" not in page.url
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
+def test_what_is_not_well_appears_and_goes_by_itself(
+    theme: str, width: int, signed_in: Any, people: People, story: Story
+) -> None:
+    page = signed_in(people.admin)
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=theme)
+    credential = story.deployment.credential
+    credential.last_error_at, credential.last_error_class = timezone.now(), "authentication"
+    credential.save()
+    page.goto("/")
+    told = page.get_by_role("list", name="Not well now")
+    expect(told).to_contain_text(f"refuses the credential {credential.name}")
+    settled(page)
+    accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    credential.last_success_at = timezone.now()
+    credential.save()
+    expect(told).to_have_count(0, timeout=15_000)
