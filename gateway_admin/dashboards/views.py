@@ -249,7 +249,8 @@ def request_detail(request: HttpRequest, event_id: UUID) -> HttpResponse:
     if event is None:
         raise Http404("No such request, or it is older than the retention.")
     (row,) = log.log_rows([event])
-    parts = log.cost_parts(event)
+    abandoned = event.status == "abandoned"
+    parts = [] if event.why == "cache" else log.cost_parts(event)
     explained = sum((part.amount for part in parts if part.amount is not None), start=0)
     context = {
         "event": event,
@@ -263,10 +264,9 @@ def request_detail(request: HttpRequest, event_id: UUID) -> HttpResponse:
         "parts": parts,
         "explained": event.cost is not None and explained == event.cost,
         "why": WHY_WORDS.get(event.why, ""),
-        "trouble": ABANDONED_WORDS
-        if event.status == "abandoned"
-        else ERROR_WORDS.get(event.error_class),
-        "counted": ADMISSION_WORDS.get(event.admission, ""),
+        "trouble": ABANDONED_WORDS if abandoned else ERROR_WORDS.get(event.error_class),
+        "abandoned": abandoned,
+        "counted": "" if abandoned else ADMISSION_WORDS.get(event.admission, ""),
         **_detail_hints(event),
     }
     return render(request, "dashboards/request_detail.html", context)
@@ -274,7 +274,9 @@ def request_detail(request: HttpRequest, event_id: UUID) -> HttpResponse:
 
 def _detail_hints(event: UsageEvent) -> dict[str, str]:
     """Small print beneath the figures of one request."""
-    overhead = event.overhead_ms
+    overhead, known = event.overhead_ms, event.status != "abandoned"
+    tokens = f"{formats.compact(event.input_tokens)} / {formats.compact(event.output_tokens)}"
+    counted_by = "estimated by the gateway" if event.estimated else "as reported"
     return {
         "cost_hint": _cost_hint(event),
         "cost_exact": "unpriced" if event.cost is None else log.exact_money(event.cost),
@@ -282,10 +284,10 @@ def _detail_hints(event: UsageEvent) -> dict[str, str]:
         "overhead_hint": ""
         if overhead is None
         else f"{formats.duration(overhead)} of it in the gateway",
-        "first_token_hint": "" if event.streaming else "not streamed",
-        "tokens_text": f"{formats.compact(event.input_tokens)}"
-        f" / {formats.compact(event.output_tokens)}",
-        "tokens_hint": "estimated by the gateway" if event.estimated else "as reported",
+        "first_token_hint": "" if event.streaming or not known else "not streamed",
+        "latency_text": formats.duration(event.latency_ms if known else None),
+        "tokens_text": tokens if known else "–",
+        "tokens_hint": counted_by if known else "not known",
         "error_words": event.error_class.replace("_", " "),
     }
 
