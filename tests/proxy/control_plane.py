@@ -214,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers["content-length"]))
         if self.headers.get("content-encoding") == "gzip":
             raw = gzip.decompress(raw)
-        self._answer(json.loads(raw))
+        self._answer(json.loads(raw or b"null"))
 
     def _answer(self, body: Any) -> None:
         if self.headers.get("authorization") != f"Bearer {self.peer.token}":
