@@ -1,5 +1,6 @@
 """Pages of blocks and customers, and the buttons that purge cached answers."""
 
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from gateway_admin.accounts.models import User
 from gateway_admin.accounts.roles import Role, requires
 from gateway_admin.keys import block_services, cache_services, queries, rights
+from gateway_admin.keys.customer_spend import SPEND_DAYS, customer_spend
 from gateway_admin.keys.models import Block, Customer, Scope, Team
 from gateway_admin.keys.rule_forms import (
     CustomerForm,
@@ -22,13 +24,14 @@ from gateway_admin.keys.rule_forms import (
     RuleFilter,
     SearchFilter,
 )
-from gateway_admin.keys.rule_pages import rule_cards
+from gateway_admin.keys.rule_pages import rule_cards, tightest
 from gateway_admin.keys.subjects import subject_for
 from gateway_admin.keys.views import actor_of, environment_of
 from gateway_admin.lib.errors import Conflict
 from gateway_admin.lib.forms import errors_shown_by
 from gateway_admin.lib.keyset import Order, page_of
 
+MOST_UNNAMED = 10
 SUBJECTS = ("team", "user", "customer")
 
 
@@ -133,7 +136,20 @@ def customer_list(request: HttpRequest) -> HttpResponse:
         query=request.GET,
         path=request.path,
     )
-    context = {"form": form, "page": page, "filtered": any(form.cleaned_data.values())}
+    spend = customer_spend(environment_of(request))
+    named = spend.of({customer.reference for customer in page.rows})
+    subjects = [subject_for(customer, environment_of(request)) for customer in page.rows]
+    for customer, balance in zip(page.rows, tightest(subjects), strict=True):
+        customer.balance = balance  # type: ignore[attr-defined]
+        customer.spent = named.get(customer.reference, Decimal(0))  # type: ignore[attr-defined]
+    filtered = any(form.cleaned_data.values())
+    context = {
+        "form": form,
+        "page": page,
+        "filtered": filtered,
+        "unnamed": [] if filtered or "after" in request.GET else spend.unnamed(MOST_UNNAMED),
+        "days": SPEND_DAYS,
+    }
     fragment = "#results" if getattr(request, "htmx", False) else ""
     return render(request, "keys/customer_list.html" + fragment, context)
 

@@ -5,6 +5,7 @@ The own ones first, then those above: whoever reads it sees what remains before 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from gateway_admin.accounts.models import User
@@ -80,6 +81,22 @@ def rule_cards(person: User, subjects: Sequence[Subject]) -> dict[str, Any]:
         "stored_at": next((b.as_of for b in balances if b.as_of is not None), None),
         "unknown": any(not balance.known for balance in balances),
     }
+
+
+def tightest(subjects: Sequence[Subject]) -> list[Balance | None]:
+    """For each of these (of one environment) its budget that will refuse first, for lists."""
+    pairs = _pairs(subjects, rules_for(Budget.objects.all(), subjects))
+    found: dict[Subject, Balance] = {}
+    for balance in balances_of(pairs):
+        present = found.get(balance.subject)
+        if present is None or _share_left(balance) < _share_left(present):
+            found[balance.subject] = balance
+    return [found.get(subject) for subject in subjects]
+
+
+def _share_left(balance: Balance) -> Decimal:
+    """Of unknown ones nothing can be said: they come last."""
+    return Decimal(2) if balance.remaining is None else balance.remaining / balance.limit
 
 
 def _pairs(

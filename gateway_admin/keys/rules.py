@@ -1,5 +1,6 @@
 """Which rules hold for a subject: its own, else the defaults of its scope."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -8,7 +9,7 @@ from django.db.models import Q, QuerySet
 from gateway_admin.catalog.models import Environment
 from gateway_admin.keys.models import Block, Budget, RateLimit, Team, VirtualKey
 from gateway_admin.keys.policies import SubjectRef
-from gateway_admin.keys.subjects import Subject, scope_of, target_id
+from gateway_admin.keys.subjects import EVERY, Subject, scope_of, target_id
 
 AnyRule = TypeVar("AnyRule", Budget, RateLimit)
 RELATED = ("environment", "team", "user", "key", "customer", "credential")
@@ -28,22 +29,20 @@ def rules_for(rules: QuerySet[AnyRule], subjects: Sequence[Subject]) -> list[lis
     """For each of these subjects (of one environment) the rules that hold, in one query."""
     if not subjects:
         return []
+    refs: dict[str, set[str]] = defaultdict(set)
+    for scope, ref in (subject.ref for subject in subjects):
+        refs[scope] |= {ref, EVERY}
     wanted = Q(pk=None)
-    for scope, ref in {subject.ref for subject in subjects}:
-        wanted |= (
-            Q(scope=scope, subject__in={ref, "*"})
-            if scope != "environment"
-            else Q(scope=scope, subject=ref)
-        )
+    for scope, names in refs.items():
+        wanted |= Q(scope=scope, subject__in=names)
     rows = rules.filter(wanted, environment=subjects[0].environment).select_related(*RELATED)
     found = list(rows.order_by("model", "created_at"))
+    by_ref: dict[SubjectRef, list[AnyRule]] = defaultdict(list)
+    for rule in found:
+        by_ref[rule.scope, rule.subject].append(rule)
     return [
-        own_or_default(
-            rule
-            for rule in found
-            if rule.scope == subject.ref[0] and (rule.is_default or rule.subject == subject.id)
-        )
-        for subject in subjects
+        own_or_default(by_ref[scope, ref] + by_ref[scope, EVERY])
+        for scope, ref in (subject.ref for subject in subjects)
     ]
 
 

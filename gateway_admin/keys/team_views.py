@@ -9,7 +9,7 @@ from gateway_admin.accounts.roles import Role, is_admin, requires
 from gateway_admin.keys import queries, team_services
 from gateway_admin.keys.forms import MemberForm, NewTeamForm, TeamForm
 from gateway_admin.keys.models import Membership, Team
-from gateway_admin.keys.rule_pages import rule_cards
+from gateway_admin.keys.rule_pages import rule_cards, tightest
 from gateway_admin.keys.subjects import Subject, subject_for
 from gateway_admin.keys.views import actor_of, environment_of
 from gateway_admin.lib.errors import Conflict
@@ -21,7 +21,11 @@ KEYS_SHOWN = 10
 @require_GET
 def team_list(request: HttpRequest) -> HttpResponse:
     person = actor_of(request)
-    context = {"teams": queries.team_list(person), "may_create": is_admin(person)}
+    teams = list(queries.team_list(person))
+    subjects = [subject_for(team, environment_of(request)) for team in teams]
+    for team, balance in zip(teams, tightest(subjects), strict=True):
+        team.balance = balance  # type: ignore[attr-defined]
+    context = {"teams": teams, "may_create": is_admin(person)}
     return render(request, "keys/team_list.html", context)
 
 

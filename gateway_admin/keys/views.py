@@ -22,8 +22,9 @@ from gateway_admin.frame.snippets import client_snippets
 from gateway_admin.keys import queries, services
 from gateway_admin.keys.forms import BlockForm, KeyFilter, KeyForm
 from gateway_admin.keys.models import VirtualKey
-from gateway_admin.keys.rule_pages import rule_cards
+from gateway_admin.keys.rule_pages import rule_cards, tightest
 from gateway_admin.keys.rules import path_of
+from gateway_admin.keys.subjects import subject_for
 from gateway_admin.lib.csv_export import csv_response
 from gateway_admin.lib.errors import Conflict, ServiceError
 from gateway_admin.lib.forms import errors_shown_by
@@ -73,6 +74,9 @@ def key_list(request: HttpRequest) -> HttpResponse:
         query=request.GET,
         path=request.path,
     )
+    subjects = [subject_for(key, key.environment) for key in page.rows]
+    for key, balance in zip(page.rows, tightest(subjects), strict=True):
+        key.balance = balance  # type: ignore[attr-defined]
     context = {
         "form": form,
         "page": page,

@@ -1,5 +1,7 @@
 """Pages of budgets, limits, blocks and customers: who sees what, forms, fragments."""
 
+import re
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +12,8 @@ from gateway_admin.accounts.models import AuditEvent
 from gateway_admin.catalog.models import Environment
 from gateway_admin.keys.block_services import customer_create, subject_block
 from gateway_admin.keys.models import Block, Budget, BudgetOverride, Customer, RateLimit
+from gateway_admin.usage.models import CustomerDay
+from proxy.contract import counters
 from tests.keys.conftest import IssueKey
 from tests.keys.rules import budget, limit, subject
 from tests.people import People
@@ -233,6 +237,54 @@ def test_customers(client: Any, people: People, prod: Environment) -> None:
     client("admin").post(f"/customers/{customer.pk}/", {"name": "ACME Ltd"})
     assert "ACME Ltd" in client("admin").get("/customers/").content.decode()
     assert "No customer matches" in client("admin").get("/customers/?q=zzz").content.decode()
+
+
+def test_customers_show_what_they_cost(client: Any, people: People, prod: Environment) -> None:
+    customer_create(actor=people.admin, environment=prod, reference="c1", name="Named")
+    today = timezone.localdate()
+    for reference, model, days, cost in (
+        ("c1", "gpt-4o", 0, 5),
+        ("c1", "claude-haiku", 1, 2),
+        ("c1", "gpt-4o", 31, 100),
+        ("c2", "gpt-4o", 0, 11),
+        ("", "gpt-4o", 0, 50),
+    ):
+        CustomerDay.objects.create(
+            environment_id=prod.pk,
+            customer=reference,
+            day=today - timedelta(days=days),
+            model=model,
+            requests=3,
+            cost=cost,
+            cost_nano=cost * 10**9,
+        )
+    page = client("finance").get("/customers/").content.decode()
+    assert "$7.00" in page
+    assert "$11.00" in page
+    assert "reference=c2" in page
+    assert "$50.00" not in page
+    assert 'value="c2"' in client("finance").get("/customers/new/?reference=c2").content.decode()
+
+
+def test_lists_show_the_budget_that_refuses_first(
+    client: Any, people: People, prod: Environment, issue: IssueKey, valkey: Any
+) -> None:
+    key, _ = issue()
+    valkey.set(counters.epoch_key("prod"), "e1")
+    budget(people.admin, subject(prod, key), limit_usd=Decimal(40))
+    budget(people.admin, subject(prod, key), limit_usd=Decimal(7), period="day")
+    budget(people.admin, subject(prod, scope="team"), limit_usd=Decimal(500))
+    tight = Budget.objects.get(limit_usd=7)
+    day = f"d{timezone.localdate():%Y-%m-%d}"
+    name = counters.counter_name(str(tight.pk), str(key.pk), day)
+    valkey.hset(counters.budget_key("prod", name), mapping={"s": 6 * 10**9})
+    assert "$1.00 of $7.00 left, day" in _words(client("owner").get("/keys/"))
+    assert "$500.00 of $500.00 left, month" in _words(client("teammate").get("/teams/"))
+
+
+def _words(answer: Any) -> str:
+    """A page's text without its markup."""
+    return " ".join(re.sub(r"<[^>]+>", " ", answer.content.decode()).split())
 
 
 def test_answers_of_a_key_are_set_and_purged(client: Any, people: People, issue: IssueKey) -> None:

@@ -14,6 +14,7 @@ from gateway_admin.accounts.models import AuditEvent
 from gateway_admin.accounts.services import organisation_update
 from gateway_admin.catalog.models import Environment
 from gateway_admin.keys import block_services, budget_services, cache_services
+from gateway_admin.keys.balances import balance_of
 from gateway_admin.keys.limit_services import limit_delete
 from gateway_admin.keys.models import Budget, BudgetOverride, RateLimit, VirtualKey
 from gateway_admin.keys.policies import changed_since, current_version
@@ -25,11 +26,7 @@ from tests.keys.conftest import IssueKey
 from tests.keys.rules import budget, limit, subject
 from tests.people import People, people_create
 
-pytestmark = [
-    pytest.mark.django_db,
-    # Tasks queued by name are never run in place.
-    pytest.mark.filterwarnings("ignore::celery.exceptions.AlwaysEagerIgnored"),
-]
+pytestmark = pytest.mark.django_db
 
 
 class TestOverrides:
@@ -289,16 +286,14 @@ def test_another_calendar_is_a_version_everywhere(people: People, prod: Environm
         organisation_update(actor=people.admin, name="Other", time_zone="UTC", week_start=8)
 
 
-def test_counters_of_a_new_budget_are_asked_for(
-    people: People, prod: Environment, valkey: Any, django_capture_on_commit_callbacks: Any
+def test_a_new_budgets_balance_is_known_at_once(
+    people: People, prod: Environment, django_capture_on_commit_callbacks: Any
 ) -> None:
+    of = subject(prod)
     with django_capture_on_commit_callbacks(execute=True):
-        found = budget(people.admin, subject(prod))
-    message = valkey.lrange("celery", 0, -1)[0]
-    assert "usage.counters_repair" in message
-    with django_capture_on_commit_callbacks(execute=True):
-        _changed(people.admin, found, limit_usd=Decimal(3))
-    assert valkey.llen("celery") == 1  # the counters are right already
+        found = budget(people.admin, of)
+    balance = balance_of(found, of)
+    assert (balance.spent, balance.as_of, balance.state) == (Decimal(0), None, "ok")
 
 
 @pytest.mark.django_db(transaction=True)
