@@ -26,6 +26,7 @@ from redis.asyncio.connection import ConnectionPool
 logger = logging.getLogger("gateway.redis")
 
 CONNECT_MAX_S = 2.0  # TCP and TLS; the answers after that have the link's own time-out
+SECOND_LOOK_S = 0.02  # after a time-out: the reply may lie in the socket of a busy process
 BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 1.0
 
@@ -55,6 +56,7 @@ class _Wire(asyncio.Protocol):
         self._pending: deque[tuple[float, asyncio.Future[Any] | None]] = deque()
         self._buffer: list[bytes] = []
         self._watchdog: asyncio.TimerHandle | None = None
+        self._suspect: tuple[float, asyncio.Future[Any] | None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop once connected."""
@@ -98,15 +100,23 @@ class _Wire(asyncio.Protocol):
         self._buffer.clear()
 
     def _watch(self) -> None:
-        """One timer for all: the oldest question is the first to be late."""
+        """One timer for all: the oldest question is the first to be late.
+
+        A loop that was busy for so long has not read yet what came in time: it is given a
+        turn to read before the server is blamed.
+        """
         self._watchdog = None
         if not self._pending or self.closed.is_set():
             return
-        late_s = self._loop.time() - self._pending[0][0]
-        if late_s >= 0:
-            self.drop(f"no answer within {self._timeout_s:g} s")
+        oldest = self._pending[0]
+        wait_s = oldest[0] - self._loop.time()
+        if wait_s > 0:
+            self._watchdog = self._loop.call_later(wait_s + 0.001, self._watch)
+        elif self._suspect is not oldest:
+            self._suspect = oldest
+            self._watchdog = self._loop.call_later(SECOND_LOOK_S, self._watch)
         else:
-            self._watchdog = self._loop.call_later(-late_s + 0.001, self._watch)
+            self.drop(f"no answer within {self._timeout_s:g} s")
 
     def drop(self, reason: str) -> None:
         """Close; everybody who waits is told."""
