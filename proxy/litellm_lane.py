@@ -134,7 +134,7 @@ class _Held:
         self._held = b""
 
     async def _pass(self) -> None:
-        if self.clock is not None and self.clock.expired():
+        if self.call.over or (self.clock is not None and self.clock.expired()):
             raise TimeoutError  # LiteLLM went on although it was cancelled
         if self.clock is not None:
             self.clock.reschedule(None)

@@ -58,6 +58,7 @@ class Relay:
         self.answer = Answer(trace, send, self._settle)
         self.answer.extra_headers = lambda: worker.admission.headers(trace)
         self.settled = False
+        self._settling = False
         self._headers = [(n, v) for n, v in scope["headers"] if n in _REQUEST_HEADERS]
         self._call: Call | None = None
         self._permit: Permit | None = None
@@ -173,8 +174,14 @@ class Relay:
     async def _attempt(self, call: Call, watch: "asyncio.Task[None]") -> Failure | None:
         """One attempt, watched; None also when it was stopped because the client left."""
         work = asyncio.create_task(self.executor.attempt(call, self.answer))
+        late_s = call.timeout_s + CANCEL_GRACE_S
+        first = asyncio.FIRST_COMPLETED
         try:
-            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, watch}, timeout=late_s, return_when=first)
+            if self.answer.started:
+                await asyncio.wait({work, watch}, return_when=first)
+            if not work.done() and not watch.done():
+                return _overdue(call)  # it did not end when its own time was over
             if not work.done():
                 self.answer.client_gone = True
                 await asyncio.wait({work}, timeout=self._drain_s(call))
@@ -290,6 +297,7 @@ class Relay:
         attempt["status"] = failure.status
         attempt["error_class"] = failure.error_class
         attempt["error"] = failure.message
+        attempt["cost"] = None if failure.charged else "0"
 
     def _close_attempt(self) -> None:
         """The event is about to be written; a stream's attempt lasts until its end."""
@@ -311,9 +319,18 @@ class Relay:
 
     async def _settle(self) -> None:
         """Write the usage event; counting tokens ourselves is done outside the loop."""
-        if self.settled:
+        if self.settled or self._settling:
             return
-        self.settled = True
+        self._settling = True
+        try:
+            event = await self._finished_event()
+        finally:
+            self._settling = False
+        self._account(event)
+        if self.trace.cache is not None:
+            self.trace.cache.settled(event)
+
+    async def _finished_event(self) -> UsageEventDocument:
         self._close_attempt()
         capture, aborted = self.answer.capture, self.answer.client_gone
         count = self.worker.backend.count_tokens if self.worker.backend else None
@@ -321,16 +338,11 @@ class Relay:
             counting = asyncio.to_thread(
                 finished_event, self.trace, capture, aborted=aborted, count_tokens=count
             )
-            event = await asyncio.shield(counting)
-        else:
-            event = finished_event(self.trace, capture, aborted=aborted, count_tokens=None)
-        self._account(event)
-        if self.trace.cache is not None:
-            self.trace.cache.settled(event)
+            return await asyncio.shield(counting)
+        return finished_event(self.trace, capture, aborted=aborted, count_tokens=None)
 
     def _settle_now(self, *, aborted: bool) -> None:
         """Last resort when this task itself is being cancelled."""
-        self.settled = True
         self._close_attempt()
         count = self.worker.backend.count_tokens if self.worker.backend else None
         event = finished_event(self.trace, self.answer.capture, aborted=aborted, count_tokens=count)
@@ -338,11 +350,19 @@ class Relay:
 
     def _account(self, event: UsageEventDocument) -> None:
         """Write the event, then end the hold: lost between the two, the ledger finds it."""
-        self.trace.closed = True
+        self.settled = self.trace.closed = True
+        if event["attempts"] and "cost" not in event["attempts"][-1]:
+            event["attempts"][-1]["cost"] = event["cost"]
         self.worker.record(event)
         cost = Decimal(event["cost"]) if event["cost"] is not None else None
         tokens = event["input_tokens"] + event["output_tokens"]
         self.worker.admission.settle(self.trace, cost=cost, tokens=tokens)
+
+
+def _overdue(call: Call) -> Failure:
+    call.over = True
+    text = f"The attempt did not end within {call.timeout_s:g} s."
+    return Failure("timeout", None, text, client_status=408)
 
 
 def _body_for(trace: Trace, body: bytes, deployment_id: str) -> bytes:

@@ -25,6 +25,8 @@ from proxy.retry import rule_of, wait_s
 from proxy.snapshot import Deployment, Snapshot
 from proxy.trace import Trace
 
+ATTEMPTS_MAX = 50  # of one request; a usage event takes no more than a hundred
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -108,6 +110,7 @@ class Walk:
         self.backoff_s = environment["retry_backoff_s"]
         self.all_open = environment["breaker"]["all_open"]
         self.deadline = trace.started + environment["total_timeout_s"]
+        self.attempts = 0
         self._breakers = breakers
         self._now, self._draw = now, draw
         self._failure: Failure | None = None  # what the client is told if nothing helps
@@ -130,7 +133,7 @@ class Walk:
 
     def next(self) -> Step | None:
         """The next attempt, or None when nothing is left that could help."""
-        while self.remaining_s > 0:
+        while self.remaining_s > 0 and self.attempts < ATTEMPTS_MAX:
             step = self._choose()
             if step is not None:
                 return step
@@ -172,6 +175,7 @@ class Walk:
 
     def failed(self, step: Step, failure: Failure) -> None:
         """The attempt failed before anything was sent to the client."""
+        self.attempts += 1
         here, rule = self._here, rule_of(failure.error_class)
         here.attempts += rule.counts
         here.failures.pop(step.deployment.id, None)

@@ -326,6 +326,7 @@ class AttemptDocument(TypedDict):
     status: int | None  # HTTP status of the provider
     error_class: str | None
     error: str | None  # the provider's words, shortened, without secrets
+    cost: NotRequired[str | None]  # decimal string in USD; None: not known
 
 
 class ChargedCounter(TypedDict):

@@ -127,3 +127,9 @@ def test_a_chain_for_a_reason_goes_on_in_order(gateway: Gateway) -> None:
         ("filtered-too", "content_policy", "content_policy"),
         ("chat-openai", "content_policy", None),
     ]
+
+
+def test_each_attempt_says_what_it_cost(gateway: Gateway) -> None:
+    serve(gateway, {("fails", "general"): ["chat-openai"]})
+    event = gateway.event(chat(gateway, "fails"))
+    assert [one.get("cost") for one in event["attempts"]] == ["0", event["cost"]]
