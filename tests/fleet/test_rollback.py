@@ -234,6 +234,26 @@ def test_a_revision_of_an_earlier_version_gets_the_defaults(
     assert [row["cache"] for row in published.document["models"]] == [True]
 
 
+def test_pages_cope_with_a_revision_of_an_earlier_version(
+    prod: Any, gpt: Any, people: Any, client_of: Any
+) -> None:
+    document = render(prod)
+    for field in LATER_FIELDS:
+        del document["environment"][field]  # type: ignore[misc]
+    for row in document["models"]:
+        del row["cache"]  # type: ignore[misc]
+    Revision.objects.create(
+        environment=prod, number=1, digest="ab", document=document, change_count=0
+    )
+    admin = client_of(people.admin)
+    draft = admin.get("/publish/").content.decode()
+    assert "circuit breakers" in draft
+    assert "response cache" in draft
+    assert admin.get("/publish/prod/1/").status_code == 200
+    revision_publish(environment=prod, actor=people.admin)
+    assert admin.get("/publish/prod/1/rollback/").status_code == 200
+
+
 def test_it_is_audited(prod: Any, gpt: Any, first: Any, people: Any) -> None:
     Deployment.objects.filter(pk=gpt.pk).update(weight=9)
     back(first, people)

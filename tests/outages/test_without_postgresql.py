@@ -80,6 +80,7 @@ def test_replicas_are_told_to_come_back(
 
 def test_probes_tell_the_two_apart(visitors: Any, database_away: None) -> None:
     assert visitors["stranger"].get("/livez").status_code == 200
+    assert visitors["stranger"].get("/metrics").status_code == 200
     ready = visitors["stranger"].get("/readyz")
     assert ready.status_code == 503
     assert ready.json()["checks"]["database"] == "PostgreSQL does not answer"

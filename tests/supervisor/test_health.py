@@ -44,14 +44,14 @@ def test_readyz_names_an_unreachable_redis_and_stays_in_service(
     assert answer.json()["checks"]["database"] == "ok"
 
 
-def test_metrics_are_for_this_machine(client: Client) -> None:
+def test_metrics_are_for_this_machine(client: Client, db: None) -> None:
     assert "django_http_requests_total_by_method" in client.get("/metrics").content.decode()
     assert client.get("/metrics", REMOTE_ADDR="192.0.2.1").status_code == 403
     through_a_proxy = {"x-forwarded-for": "192.0.2.1"}
     assert client.get("/metrics", headers=through_a_proxy).status_code == 403
 
 
-def test_metrics_with_a_token(client: Client, settings: object) -> None:
+def test_metrics_with_a_token(client: Client, db: None, settings: object) -> None:
     settings.METRICS_TOKEN = "sesame"  # type: ignore[attr-defined]
     assert client.get("/metrics").status_code == 403
     wrong = {"authorization": "Bearer sesam"}
