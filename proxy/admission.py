@@ -135,7 +135,7 @@ class Admission:
         try:
             reply = await self.counters.admit(trace.event_id, wanted, grant, hold)
         except LinkDown as error:
-            self.lost(str(error))
+            self.lost(error)
             # It may have been admitted before the answer was lost.
             self._end_hold(Settlement(trace.event_id, ""))
             return None
@@ -235,14 +235,14 @@ class Admission:
         model = str(request.first.params["model"])
         text = countable_text(request.trace.body)
         tokens = await asyncio.to_thread(backend.count_tokens, model, text)
-        request.demand = request.trace.demand = demand.counted(tokens)
+        request.refine(demand.counted(tokens))
         return request.demand.input_tokens < demand.input_tokens
 
     # --- counting alone --------------------------------------------------------------------
 
-    def lost(self, reason: str) -> None:
+    def lost(self, error: LinkDown) -> None:
         """The shared counters cannot be reached."""
-        self.state.lost(reason)
+        self.state.lost(str(error))
 
     def _alone(self, request: AdmissionRequest, wanted: Reservation) -> _Denied | None:
         environment = request.trace.snapshot.environment if request.trace.snapshot else None
@@ -342,7 +342,7 @@ class Admission:
         try:
             reply = await self.counters.admit(event_id, self._less_own(wanted), grant, hold)
         except LinkDown as error:
-            self.lost(str(error))
+            self.lost(error)
             return None
         self._learn(wanted, reply)
         return reply

@@ -96,7 +96,7 @@ class Heartbeat:
             await self._sweep()
         except LinkDown as error:
             self._reachable_since = None
-            admission.lost(str(error))
+            admission.lost(error)
         if time.monotonic() - self._saved_at >= SAVE_S:
             self._saved_at = time.monotonic()
             await self._save()
@@ -149,14 +149,15 @@ class Heartbeat:
         """What was spent alone counts against shared budgets until the ledger has it."""
         book, shipper = self.admission.book, self.worker.shipper
         done = shipper.shipped + shipper.refused + self.worker.spool.dropped
-        if self._mark is not None and done >= self._mark:
+        waiting = self.worker.spool.depth().events
+        if self._mark is not None and (done >= self._mark or not waiting):
             book.delivered()
             self._mark = None
         if book.has_unreported:
             self._spent_alone = True
         if self._mark is None and book.has_unreported:
             book.begin_delivery()
-            self._mark = done + self.worker.spool.depth().events
+            self._mark = done + waiting
 
     def _build(self) -> None:
         if self._building is None or self._building.done():

@@ -24,6 +24,7 @@ class AdmissionRequest:
     first: Deployment
     demand: Demand = field(init=False)
     counted: bool = False  # its tokens were counted instead of bounded
+    _worst: dict[tuple[str | None, str | None], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """The edge measured the request; nothing else knows the size of a form."""
@@ -31,15 +32,23 @@ class AdmissionRequest:
         kind = trace.inference.kind if trace.inference is not None else "chat"
         self.demand = trace.demand or demand_of(trace.body, kind, body_bytes=0, form=False)
 
-    def worst_nano(self, rule: BudgetRule, demand: Demand | None = None) -> int:
+    def worst_nano(self, rule: BudgetRule) -> int:
         """The most that the request can cost within a budget: of the targets it speaks of."""
-        models = self.trace.snapshot.models if self.trace.snapshot is not None else {}
-        costs = [
-            worst_cost(demand or self.demand, row.price, models.get(row.model))
-            for row in ((self.first,) if rule.credential is not None else self.targets)
-            if row.price is not None and rule.model in (None, row.model)
-        ]
-        return nano_dollars(max(costs, default=Decimal(0)))
+        speaks_of = (rule.model, rule.credential)
+        if speaks_of not in self._worst:
+            models = self.trace.snapshot.models if self.trace.snapshot is not None else {}
+            costs = [
+                worst_cost(self.demand, row.price, models.get(row.model))
+                for row in ((self.first,) if rule.credential is not None else self.targets)
+                if row.price is not None and rule.model in (None, row.model)
+            ]
+            self._worst[speaks_of] = nano_dollars(max(costs, default=Decimal(0)))
+        return self._worst[speaks_of]
+
+    def refine(self, demand: Demand) -> None:
+        """Go on with a truer demand."""
+        self.demand = self.trace.demand = demand
+        self._worst.clear()
 
     def could_fit(self, missing_nano: int) -> bool:
         """Whether counting tokens could lower the estimate by that much at all."""

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.admission_local import LocalBook
 from proxy.contract.counters import dollars, epoch_key
+from proxy.redis_link import LinkDown
 from proxy.refusals import Refusal
 from proxy.trace import Trace
 from proxy.worker import Worker
@@ -34,7 +35,7 @@ def gone(drill: Drill, server: OwnValkey) -> None:
     """Stop Redis as it happens: without a word."""
     server.stop()
     for worker in drill.workers:
-        worker.admission.lost("stopped by the test")
+        worker.admission.lost(LinkDown("connection closed"))
 
 
 async def everybody(drill: Drill, tries: int) -> list[Trace | Refusal]:
