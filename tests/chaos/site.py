@@ -144,10 +144,7 @@ class Site:
 
     def health(self) -> dict[str, list[str]]:
         """Reasons why workers are degraded, by worker, as the control plane was told."""
-        return {
-            f"{worker.get('replica', '')}/{worker['worker']}": worker["reasons"]
-            for worker in self.stack.workers()
-        }
+        return {str(worker["pid"]): worker["reasons"] for worker in self.stack.workers()}
 
     def wait_healthy(self, *, timeout_s: float = 120) -> float:
         """Seconds until every worker of both replicas reports no reason."""

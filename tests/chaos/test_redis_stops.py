@@ -75,6 +75,7 @@ def test_refuse_spends_nothing(site: Site) -> None:
     site.stack.policies_in_force()
     counters = Counters(site.redis_url)
     asyncio.run(spend(site, issued["key"], seconds=3))
+    site.stack.wait_for(lambda: counters.holds() == 0, "what was admitted is settled")
     site.wire.refuse()
     try:
         time.sleep(1)
