@@ -167,7 +167,7 @@ class Admission:
             return self._denied(wanted, reply)
         grant.epoch = reply.epoch
         self._grow(grant, wanted, [reply.bucket] * len(wanted.rules.windows))
-        self.book.enter(wanted, self.worker.clock.now_ms())
+        self.book.enter(wanted, self.worker.clock.now_ms(), alone=False)
         self._grant(request, grant, wanted, reply)
         return None
 
@@ -264,7 +264,8 @@ class Admission:
             return self._denied_alone(wanted, found)
         if grant.mode == "local":
             self.book.hold(wanted)
-        self._grow(grant, wanted, self.book.enter(wanted, now_ms))
+        to_tell = self.counters is not None
+        self._grow(grant, wanted, self.book.enter(wanted, now_ms, alone=to_tell))
         return None
 
     def _denied_alone(self, wanted: Reservation, found: LocalRefusal) -> _Denied:
@@ -315,7 +316,7 @@ class Admission:
                 raise TargetRefused(deployment, self._denied(wanted, reply).refusal)
             seconds = [reply.bucket if reply else 0] * len(wanted.rules.windows)
             self._grow(grant, wanted, seconds)
-            self.book.enter(wanted, self.worker.clock.now_ms())
+            self.book.enter(wanted, self.worker.clock.now_ms(), alone=reply is None)
             return
         denied = self._alone_on(grant, wanted)
         if denied is not None:

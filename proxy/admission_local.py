@@ -103,6 +103,7 @@ class LocalBook:
         self.balances: OrderedDict[str, Balance] = OrderedDict()
         self._windows: OrderedDict[str, _Window] = OrderedDict()
         self._running: dict[str, int] = {}
+        self._alone: dict[str, _Window] = {}  # of the windows: what the others do not know of
         self._unreported: set[str] = set()
 
     # --- what the shared counters tell -----------------------------------------------------
@@ -203,14 +204,29 @@ class LocalBook:
         for rule, nano in zip(wanted.rules.budgets, wanted.nano, strict=True):
             self._balance(rule).local_held += nano
 
-    def enter(self, wanted: Reservation, now_ms: int) -> list[int]:
-        """Count an admitted request, however it was; seconds it was counted in, by window."""
+    def enter(self, wanted: Reservation, now_ms: int, *, alone: bool) -> list[int]:
+        """Count an admitted request; seconds it was counted in, by window."""
+        if alone:
+            for rule, tokens in zip(wanted.rules.windows, wanted.tokens, strict=True):
+                window = self._alone.setdefault(rule.key, _Window())
+                if len(self._alone) > WINDOWS_MAX:
+                    del self._alone[next(iter(self._alone))]
+                window.expire(now_ms)
+                window.add(now_ms, tokens)
         for parallel in wanted.rules.parallel:
             self._running[parallel.key] = self._running.get(parallel.key, 0) + 1
         return [
             self._window(rule.key, now_ms).add(now_ms, tokens)
             for rule, tokens in zip(wanted.rules.windows, wanted.tokens, strict=True)
         ]
+
+    def admitted_alone(self) -> dict[str, list[list[int]]]:
+        """By window what the shared one has to be told, when it is back."""
+        return {key: list(window.buckets) for key, window in self._alone.items()}
+
+    def merged(self) -> None:
+        """The shared windows were told."""
+        self._alone.clear()
 
     def _window(self, key: str, now_ms: int) -> _Window:
         window = self._windows.get(key)

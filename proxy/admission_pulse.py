@@ -118,6 +118,8 @@ class Heartbeat:
         if not admission.state.shared:
             if not self._may_return():
                 return
+            await admission.counters.merge(book.admitted_alone())
+            book.merged()
             self._shared_since = time.monotonic()
             admission.state.found()
         now_ms = self.worker.clock.now_ms()

@@ -76,6 +76,7 @@ class Counters:
         self._settle = _script(link, "settle")
         self._renew = _script(link, "renew")
         self._sweep = _script(link, "sweep")
+        self._merge = _script(link, "merge")
 
     async def admit(
         self, hold_id: str, wanted: Reservation, grant: Grant, hold: Mapping[str, object]
@@ -158,6 +159,12 @@ class Counters:
         self.clock.heard(int(raw[0]), asked_at=asked_at)
         workers = sorted(name.decode() for name in raw[2])
         return Pulse(raw[1].decode(), workers, int(raw[3]), _pairs(raw[4]))
+
+    async def merge(self, windows: Mapping[str, Sequence[Sequence[int]]]) -> int:
+        """Add what was admitted alone: by window second, requests, tokens, moment of the last."""
+        if not windows:
+            return 0
+        return int(await self._merge([*windows], (orjson.dumps([*windows.values()]), self.moment)))
 
     async def sweep(self) -> int:
         """Move expired holds to where the control plane accounts for them."""

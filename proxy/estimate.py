@@ -125,6 +125,8 @@ def demand_of(fields: Mapping[str, Any], kind: Kind, *, body_bytes: int, form: b
     """What a request asks for. `fields` are its JSON body, or the text fields of its form."""
     if form:
         return _form_demand(fields, kind, body_bytes)
+    if kind == "count_tokens":
+        return Demand(0, 0, 0)  # providers do not charge for it
     seen = _Seen()
     _walk(fields, seen)
     text_bytes = max(body_bytes - seen.binary_chars, 0)

@@ -15,7 +15,8 @@ for id, sets in pairs(cjson.decode(ARGV[4])) do
     renewed = renewed + 1
     redis.call('ZADD', KEYS[2], 'XX', expires_ms, id)
     for _, key in ipairs(sets) do
-      redis.call('ZADD', key, 'XX', expires_ms, id)
+      -- Its place may have been given up while Redis slept: the request runs all the same.
+      redis.call('ZADD', key, expires_ms, id)
       redis.call('EXPIRE', key, '3600')
     end
   end
