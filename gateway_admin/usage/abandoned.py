@@ -1,16 +1,18 @@
 """Accounting for requests whose worker ended before they did.
 
-A hold that nobody renews is moved to a list by whichever worker notices. After a grace (its
-worker may be starting again and deliver its spool), each is accounted for, once:
+A hold that nobody renews is moved to a list by whichever worker notices. Each is accounted
+for, once:
 
 - Its event is in the ledger and was settled in the present counters: then the settlement was
   lost with the worker, and is made up for.
 - Its event is in the ledger otherwise: ingest has charged it already; nothing is left to do.
-- There is no event: one of status "abandoned" is appended, at the cost of the request's input
+- There is no event after a grace, within which its worker may have started again and delivered
+  its spool: one of status "abandoned" is appended, at the cost of the request's input
   as it was estimated when the request was admitted; ingest charges it.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -31,7 +33,7 @@ from proxy.contract.counters import dollars, nano_dollars
 log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE = 5_000
-CLOCKS_APART = timedelta(days=1)  # a hold's expiry and its request's start lie closer
+SLACK = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,29 @@ class Accounted:
 
 
 def abandoned_account(*, environment: Environment) -> Accounted:
-    """Account for the abandoned holds that are past their grace. CountersAway without Redis."""
+    """Account for the abandoned holds. CountersAway without Redis.
+
+    Where there is an event nothing is waited for; where there is none, the grace.
+    """
     with charging.only_builder(environment.pk):  # a rebuild would change what to charge
         epoch = counter_store.epoch_of(environment.slug) or ""
         now_ms = counter_store.server().now.timestamp() * 1000
         due_ms = now_ms - settings.ABANDONED_GRACE_S * 1000
+        texts = counter_store.abandoned(environment.slug, most=MOST_AT_ONCE)
+        holds = {text: hold for text in texts if (hold := _read(text)) is not None}
+        events = _events_of(environment, holds.values())
         counts = dict.fromkeys(("settled", "booked", "charged", "unreadable"), 0)
-        for text in counter_store.abandoned(environment.slug, most=MOST_AT_ONCE):
-            hold = _read(text)
+        for text in texts:
+            hold = holds.get(text)
+            event = events.get(UUID(hold["id"])) if hold is not None else None
             if hold is None:
                 log.error("abandoned_hold_unreadable", hold=text[:200])
                 counter_store.account(environment.slug, hold=text, epoch="", charges=[])
                 counts["unreadable"] += 1
+            elif event is not None:
+                counts[_settle(environment, text, event, epoch)] += 1
             elif hold["expires_ms"] <= due_ms:
-                counts[_account(environment, hold, text, epoch)] += 1
+                counts[_book(environment, hold, text, epoch)] += 1
         waiting = counter_store.abandoned_count(environment.slug)
     CounterState.objects.filter(pk=environment.pk).update(abandoned=waiting)
     if any(counts.values()):
@@ -67,33 +78,42 @@ def abandoned_account(*, environment: Environment) -> Accounted:
     return Accounted(**counts, waiting=waiting)
 
 
-def _account(environment: Environment, hold: HoldDocument, text: str, epoch: str) -> str:
-    found = _event_of(environment, hold)
-    if found is None:
-        receipt = ingest(
-            environment=environment,
-            replica=None,
-            batch={"replica_id": "", "batch_id": "", "events": [_abandoned_event(hold)]},
-        )
-        for refused in receipt["refused"]:
-            log.error("abandoned_event_refused", event=hold["id"], reason=refused["reason"])
-        if receipt["accepted"] or receipt["refused"]:
-            counter_store.account(environment.slug, hold=text, epoch="", charges=[])
-            return "unreadable" if receipt["refused"] else "booked"
-        found = _event_of(environment, hold)  # it came at this very moment
-    charges = _lost_charges(found, epoch) if found is not None else []
+def _settle(environment: Environment, text: str, event: UsageEvent, epoch: str) -> str:
+    """The request's event is in the ledger; its settlement may be lost."""
+    charges = _lost_charges(event, epoch)
     counter_store.account(environment.slug, hold=text, epoch=epoch, charges=charges)
     return "settled" if charges else "charged"
 
 
-def _event_of(environment: Environment, hold: HoldDocument) -> UsageEvent | None:
-    at = datetime.fromisoformat(hold["event"]["started_at"])
-    return UsageEvent.objects.filter(
-        event_id=hold["id"],
+def _book(environment: Environment, hold: HoldDocument, text: str, epoch: str) -> str:
+    """Nobody will tell any more what became of it."""
+    receipt = ingest(
+        environment=environment,
+        replica=None,
+        batch={"replica_id": "", "batch_id": "", "events": [_abandoned_event(hold)]},
+    )
+    for refused in receipt["refused"]:
+        log.error("abandoned_event_refused", event=hold["id"], reason=refused["reason"])
+    if not receipt["accepted"] and not receipt["refused"]:  # it came at this very moment
+        event = _events_of(environment, [hold]).get(UUID(hold["id"]))
+        if event is not None:
+            return _settle(environment, text, event, epoch)
+    counter_store.account(environment.slug, hold=text, epoch="", charges=[])
+    if receipt["refused"]:
+        return "unreadable"
+    return "booked" if receipt["accepted"] else "charged"
+
+
+def _events_of(environment: Environment, holds: Collection[HoldDocument]) -> dict[UUID, UsageEvent]:
+    if not holds:
+        return {}
+    times = [datetime.fromisoformat(hold["event"]["started_at"]) for hold in holds]
+    events = UsageEvent.objects.filter(
+        event_id__in=[hold["id"] for hold in holds],
         environment_id=environment.pk,
-        started_at__gte=at - CLOCKS_APART,
-        started_at__lt=at + CLOCKS_APART,
-    ).first()
+        started_at__range=(min(times) - SLACK, max(times) + SLACK),  # spares other partitions
+    ).only("event_id", "admission", "counter_epoch", "charged", "cost")
+    return {event.event_id: event for event in events}
 
 
 def _lost_charges(event: UsageEvent, epoch: str) -> list[Delta]:

@@ -81,6 +81,18 @@ def test_a_hold_within_its_grace_is_left_alone(settings: Any) -> None:
     assert CounterState.objects.get().abandoned == 1
 
 
+def test_an_event_that_is_there_is_not_waited_for(settings: Any) -> None:
+    settings.ABANDONED_GRACE_S = 3_600
+    row, fleet = budget(), Fleet()
+    counters_ensure(environment=fleet.environment)
+    event = fleet.admit([row], cost="0.5")
+    fleet.abandon(event)
+    assert account(fleet) == Accounted(waiting=1)
+    take_in([event])
+    assert account(fleet) == Accounted(settled=1)
+    assert fleet.read(row) == counter_store.Reading(spent=500_000_000)
+
+
 def test_a_hold_that_was_booked_and_stayed_in_the_list_is_not_booked_twice() -> None:
     row, fleet = budget(), Fleet()
     counters_ensure(environment=fleet.environment)
