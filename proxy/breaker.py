@@ -97,7 +97,8 @@ class Breakers:
         self._orders: list[BreakerOrder] = []
         self._followed: dict[str, int] = {}  # newest order that was passed on, by deployment
         self._flushing = asyncio.Lock()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # the loop's time
         self._tasks: set[asyncio.Task[None]] = set()
 
     def configure(self, snapshot: Snapshot) -> None:
@@ -205,11 +206,12 @@ class Breakers:
 
     def _flush_soon(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
+        at = loop.time() + wait_s
         if self._timer is not None:
-            if self._timer.when() <= loop.time() + wait_s:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
-        self._timer = loop.call_later(wait_s, self._flush)
+        self._timer, self._timer_at = loop.call_later(wait_s, self._flush), at
 
     def _flush(self) -> None:
         self._timer = None

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import uvloop
 
 from proxy.breaker import Breakers, Permit
 from proxy.clock import Clock
@@ -19,6 +20,14 @@ from proxy.snapshot import Snapshot, build_snapshot
 from tests.proxy.documents import ENVIRONMENT, FLEET_KEY, deployment, document, envelope
 
 DEP = "dep-1"
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> uvloop.EventLoopPolicy:
+    """The loop of the workers."""
+    return uvloop.EventLoopPolicy()
+
+
 NOWHERE = "redis://127.0.0.1:1/0"
 
 
