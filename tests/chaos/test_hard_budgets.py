@@ -14,8 +14,6 @@ from proxy.contract.counters import dollars, nano_dollars
 from tests.acceptance.counters import Counters, Highest
 from tests.acceptance.stack import ADMIN, PRICES, Stack, running_stack
 
-pytestmark = pytest.mark.fleet
-
 CALLS = 1_000
 ROOM = 10
 MAX_TOKENS = 40
@@ -40,7 +38,8 @@ def counters(stack: Stack) -> Counters:
 def test_never_above_the_limit(stack: Stack, counters: Counters, scope: str, stream: bool) -> None:
     key = stack.issue_key(f"{scope} {stream}", team="spenders")
     customer = f"customer-{scope}-{stream}"
-    estimate = estimated(stack, counters, key, stream=stream)
+    stack.api.post("customers/", environment="prod", reference=customer)
+    estimate = estimated(stack, counters, key, customer, stream=stream)
     limit = dollars(ROOM * estimate)
     budget = make_budget(stack, scope, key, customer, limit)
     try:
@@ -49,6 +48,9 @@ def test_never_above_the_limit(stack: Stack, counters: Counters, scope: str, str
         with Highest(counters, budget["id"]) as watch:
             answers = asyncio.run(burst(stack, key["key"], customer, CALLS, stream=stream))
         statuses = Counter(status for status, _ in answers)
+        print(
+            scope, stream, dict(statuses), watch.nano, budget["limit_usd"], admissions(stack, since)
+        )
         assert set(statuses) == {200, 429}, statuses
         assert {code for status, code in answers if status == 429} == {"insufficient_quota"}
         assert statuses[200] >= ROOM
@@ -64,7 +66,7 @@ def test_never_above_the_limit(stack: Stack, counters: Counters, scope: str, str
 def test_overlapping_budgets_hold_together(stack: Stack, counters: Counters) -> None:
     """A key's budget inside its team's, a model's inside the key's: the narrowest decides."""
     key = stack.issue_key("overlap", team="spenders")
-    estimate = estimated(stack, counters, key, stream=False)
+    estimate = estimated(stack, counters, key, "", stream=False)
     rooms = {"team": 30, "key": 20, "model": 10, "environment": 25}
     budgets: dict[str, dict[str, Any]] = {}
     for name, room in rooms.items():
@@ -121,7 +123,9 @@ def in_micro_dollars(amount: Decimal) -> str:
     return str(amount.quantize(Decimal("0.000001"), ROUND_CEILING))
 
 
-def estimated(stack: Stack, counters: Counters, key: dict[str, Any], *, stream: bool) -> int:
+def estimated(
+    stack: Stack, counters: Counters, key: dict[str, Any], customer: str, *, stream: bool
+) -> int:
     """Nano-dollars that one call reserves: read off a roomy budget while it runs."""
     roomy = stack.api.post(
         "budgets/", environment="prod", scope="key", subject=key["id"], limit_usd="100",
@@ -130,9 +134,10 @@ def estimated(stack: Stack, counters: Counters, key: dict[str, Any], *, stream: 
     stack.policies_in_force()
     stack.simulator.control(kind="openai", latency_ms=1_000)
     with Highest(counters, roomy["id"]) as watch:
-        answers = asyncio.run(burst(stack, key["key"], "probe", 1, stream=stream))
+        answers = asyncio.run(burst(stack, key["key"], customer, 1, stream=stream))
     assert answers[0][0] == 200
     stack.simulator.reset()
+    stack.wait_for(lambda: counters.of_budget(roomy["id"])["p"] == 0, "the probe is in the ledger")
     stack.api.call("DELETE", f"budgets/{roomy['id']}/")
     stack.policies_in_force()
     assert watch.nano > nano_dollars(MAX_TOKENS * PRICES["output_token"])
@@ -163,6 +168,16 @@ async def burst(
             return answer.status_code, code
 
         return await asyncio.gather(*(one(number) for number in range(calls)))
+
+
+def admissions(stack: Stack, since: datetime) -> dict[str, int]:
+    """How the answered calls were admitted."""
+    rows = stack.database(
+        "SELECT admission, count(*) AS calls FROM usage_event"
+        " WHERE status = 'ok' AND started_at >= %s GROUP BY 1",
+        since,
+    )
+    return {row["admission"]: row["calls"] for row in rows}
 
 
 def settled_spend(
