@@ -48,8 +48,10 @@ def test_never_above_the_limit(stack: Stack, counters: Counters, scope: str, str
         with Highest(counters, budget["id"]) as watch:
             answers = asyncio.run(burst(stack, key["key"], customer, CALLS, stream=stream))
         statuses = Counter(status for status, _ in answers)
-        print(
-            scope, stream, dict(statuses), watch.nano, budget["limit_usd"], admissions(stack, since)
+        print(  # noqa: T201
+            f"{scope}, {'streams' if stream else 'whole'}: {dict(statuses)}, limit "
+            f"${budget['limit_usd']}, highest ${dollars(watch.nano)} in {watch.samples} looks, "
+            f"admitted {admissions(stack, since)}"
         )
         assert set(statuses) == {200, 429}, statuses
         assert {code for status, code in answers if status == 429} == {"insufficient_quota"}
