@@ -36,8 +36,8 @@ def site() -> Iterator[Site]:
 def prepare(site: Site) -> None:
     """A model with a way out, a roomy budget on everything, an exhausted one on one key."""
     api, stack = site.stack.api, site.stack
-    api.post("chains/", environment="prod", model=stack.models["openai-chat"], kind="general",
-             targets=[stack.models["anthropic-chat"]])  # fmt: skip
+    api.post("chains/", environment="prod", model="openai-chat", kind="general",
+             targets=["anthropic-chat"])  # fmt: skip
     stack.publish("a chain")
     api.post("budgets/", environment="prod", scope="environment", name="everything",
              limit_usd="1000", period="month")  # fmt: skip
