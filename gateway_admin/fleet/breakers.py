@@ -186,7 +186,16 @@ def breaker_order(*, actor: User, deployment: Deployment, action: str, reason: s
 def transitions_store(
     *, environment: Environment, told: Iterable[Told], replica: str, now: datetime
 ) -> None:
-    """Keep what a worker told, once, however often it tells it; one query."""
+    """Keep what a worker told, once, however often it tells it; two queries.
+
+    A replica may speak of its own environment's deployments only.
+    """
+    told = list(told)
+    own = set(
+        Deployment.objects.filter(
+            environment=environment, pk__in={row.deployment_id for row in told}
+        ).values_list("pk", flat=True)
+    )
     BreakerTransition.objects.bulk_create(
         [
             BreakerTransition(
@@ -200,6 +209,7 @@ def transitions_store(
                 received_at=now,
             )
             for row in told
+            if row.deployment_id in own
         ],
         ignore_conflicts=True,
     )

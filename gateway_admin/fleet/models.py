@@ -150,8 +150,7 @@ class BreakerState(models.TextChoices):
 class BreakerTransition(models.Model):
     """A circuit breaker changed its state, as the worker that saw it told.
 
-    Deployments are named, not referred to: a replica may still tell of one that was deleted.
-    Generations begin anew when Redis was emptied, so the moment is part of the name.
+    Generations may begin anew when Redis was emptied, so the moment is part of the name.
     """
 
     id = models.BigAutoField(primary_key=True)

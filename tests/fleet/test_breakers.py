@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from django.utils import timezone
@@ -87,6 +86,12 @@ def test_a_deployment_without_a_readable_id_does_not_stop_the_report(
     entries = [{**told(gpt, "open"), "deployment": "d-1"}, told(gpt, "open")]
     assert replica_of(prod).sync(breaker_transitions=entries).status_code == 200
     assert BreakerTransition.objects.count() == 1
+
+
+def test_a_replica_speaks_of_its_own_environment_only(prod: Any, gpt: Any, replica_of: Any) -> None:
+    dev = replica_of(builders.environment("dev"))
+    assert dev.sync(breaker_transitions=[told(gpt, "open")]).status_code == 200
+    assert not BreakerTransition.objects.exists()
 
 
 def test_it_knows_since_when_a_worker_counts_alone(prod: Any, replica_of: Any) -> None:
@@ -181,12 +186,15 @@ def test_an_environment_without_breakers_has_none(prod: Any, gpt: Any) -> None:
 def test_old_transitions_go_but_each_present_state_stays(
     prod: Any, gpt: Any, replica_of: Any
 ) -> None:
-    month, gone = timedelta(days=31).total_seconds(), uuid4()
+    month = timedelta(days=31).total_seconds()
+    gone = builders.deployment(environment=prod, model=gpt.model)
     entries = [
         told(gpt, "open", ago=month + 60),
         told(gpt, "closed", generation=2, ago=month),
-        {**told(gpt, "open", ago=month), "deployment": str(gone)},
+        told(gone, "open", ago=month),
     ]
     replica_of(prod).sync(breaker_transitions=entries)
+    gone_id = gone.pk
+    gone.delete()
     assert transitions_forget(now=datetime.now(UTC)) == 2
-    assert states_of([gpt.pk, gone]) == {gpt.pk: "closed"}  # the other one was deleted
+    assert states_of([gpt.pk, gone_id]) == {gpt.pk: "closed"}
