@@ -43,6 +43,7 @@ from proxy.trace import Trace
 if TYPE_CHECKING:
     from proxy.worker import Worker
 
+COUNTED_MAX = 4_000_000  # bytes; no model reads more, and counting takes its time
 TRIES = 4  # a period that just ended, an estimate that is counted anew
 
 
@@ -230,7 +231,7 @@ class Admission:
         if denied.kind != "budget" or request.counted or backend is None or not demand.text_only:
             return False
         request.counted = True
-        if not request.could_fit(denied.missing_nano):
+        if demand.input_tokens > COUNTED_MAX or not request.could_fit(denied.missing_nano):
             return False
         model = str(request.first.params["model"])
         text = countable_text(request.trace.body)

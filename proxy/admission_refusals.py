@@ -83,7 +83,7 @@ def over_budget(rule: BudgetRule, found: Spending) -> Refusal:
     left = max(rule.limit_nano - found.spent - found.held, 0)
     headers = [
         (b"x-should-retry", b"false"),
-        (b"x-gateway-budget", rule.name.encode("latin-1", "replace")),
+        (b"x-gateway-budget", _printable(rule.name)),
         (b"x-gateway-budget-scope", rule.owner.scope.encode()),
         (b"x-gateway-budget-remaining", format(dollars(left), "f").encode()),
     ]
@@ -99,6 +99,11 @@ def over_budget(rule: BudgetRule, found: Spending) -> Refusal:
         error_class="budget",
         headers=headers,
     )
+
+
+def _printable(name: str) -> bytes:
+    """People choose names; headers take no line ends."""
+    return "".join(c if c.isprintable() else " " for c in name).encode("latin-1", "replace")
 
 
 def over_rate(rule: WindowRule, kind: str, *, used: int, wanted: int, wait_ms: int) -> Refusal:

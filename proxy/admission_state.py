@@ -10,6 +10,7 @@ from proxy.instruments import AdmissionInstruments
 
 logger = logging.getLogger("gateway.admission")
 
+NOT_ASKED = "not asked yet"  # the porter never does
 Mode = Literal["shared", "local", "unbuilt"]
 
 
@@ -22,7 +23,7 @@ class CountersState:
         self.mode: Mode = "local"
         self.since = time.monotonic()
         self.since_wall = time.time()
-        self.reason = "not connected yet"
+        self.reason = NOT_ASKED
         self.changed = asyncio.Event()  # wakes the heartbeat
         instruments.mode(self.mode)
 
@@ -59,7 +60,7 @@ class CountersState:
 
     def reasons(self) -> list[str]:
         """For the worker's health. A replica without Redis is not degraded, it is small."""
-        if self.shared or not self._has_redis:
+        if self.shared or not self._has_redis or self.reason == NOT_ASKED:
             return []
         since = datetime.fromtimestamp(self.since_wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return [f"budgets and limits are counted by shares since {since}: {self.reason}"]

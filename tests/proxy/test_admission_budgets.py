@@ -98,14 +98,16 @@ async def test_spent_and_held_never_exceed_the_limit_while_requests_come_and_go(
             await drill.finish(worker, found, usd=f"{nano // 2 / 1e9:.9f}")
 
     async def watch() -> None:
-        while True:
+        while not over.is_set():
             spent, held, _ = await drill.budget(counter)
             seen.append(spent + held)
             await asyncio.sleep(0)
 
+    over = asyncio.Event()
     watching = asyncio.create_task(watch())
     await asyncio.gather(*(client(number) for number in range(60)))
-    watching.cancel()
+    over.set()
+    await watching
     assert max(seen) <= limit
     assert await drill.budget(counter) == (served, 0, served)
     assert served > 40 * nano // 2 - nano
