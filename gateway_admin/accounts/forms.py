@@ -15,7 +15,7 @@ from gateway_admin.accounts.roles import Role, role_of
 
 ROLES = [
     (Role.ADMIN.value, "Administrator: everything"),
-    (Role.FINANCE.value, "Finance: all spend, no prompts, changes nothing"),
+    (Role.FINANCE.value, "Finance: all spend, budgets and customers, no prompts"),
     (Role.DEVELOPER.value, "Developer: keys and usage of their own teams"),
 ]
 ADVICE = "At least 10 characters, not a common password. A sentence is easy to remember."

@@ -1,6 +1,6 @@
 """Organisation roles: Django groups, one per person.
 
-admin: everything. finance: all spend, no prompts, no changes to supply or keys.
+admin: everything. finance: all spend, sets budgets, no prompts, no changes to supply or keys.
 developer: the keys and usage of their own teams.
 """
 

@@ -12,6 +12,7 @@ from gateway_admin.keys.subjects import block_ref, scope_of, target_id
 from gateway_admin.lib.errors import Conflict, InvalidInput
 
 EVERYWHERE = "everywhere"
+MAX_REFERENCE = 200  # signs; replicas count a longer `user` by its first 200
 
 
 @transaction.atomic
@@ -67,8 +68,10 @@ def customer_create(
 ) -> Customer:
     """Name a customer: the value of the `user` field in requests, in one environment."""
     _require_customers(actor)
-    if not reference.strip() or len(reference) > 256:
-        raise InvalidInput("The `user` field of requests, 1 to 256 characters.", field="reference")
+    if not reference.strip() or len(reference) > MAX_REFERENCE:
+        raise InvalidInput(
+            f"The `user` field of requests, 1 to {MAX_REFERENCE} characters.", field="reference"
+        )
     if not reference.isprintable():
         raise InvalidInput("Printable characters only.", field="reference")
     customer = Customer(environment=environment, reference=reference, name=_customer_name(name))

@@ -48,7 +48,7 @@ def block_create(request: HttpRequest) -> HttpResponse:
         assert form.subject is not None
         target = form.subject.target
         assert isinstance(target, Team | User | Customer)
-        everywhere = form.cleaned_data["everywhere"]
+        everywhere = form.cleaned_data["where"] == "everywhere"
         with errors_shown_by(form):
             block_services.subject_block(
                 actor=actor_of(request),

@@ -63,7 +63,7 @@ class SubjectForm(forms.Form):
     )
     customer = forms.CharField(
         required=False,
-        max_length=256,
+        max_length=200,
         help_text="The reference that requests carry as user. Left empty: each customer.",
         widget=forms.TextInput({"autocomplete": "off", "placeholder": "Each customer"}),
     )
@@ -255,9 +255,7 @@ class NewBlockForm(forms.Form):
     team = forms.ChoiceField(required=False)
     user = PersonField(label="Person", required=False)
     customer = forms.ChoiceField(required=False)
-    everywhere = forms.TypedChoiceField(
-        label="Where", coerce=lambda text: text == "yes", required=False
-    )
+    where = forms.ChoiceField(initial="here")
     reason = forms.CharField(
         max_length=200,
         help_text="Callers and owners are shown it: say what they can do.",
@@ -276,11 +274,11 @@ class NewBlockForm(forms.Form):
         self.environment = environment
         teams = queries.visible_teams(person).values_list("slug", "name")
         customers = Customer.objects.filter(environment=environment).order_by("reference")[:300]
-        places = [("", f"In {environment.name} only"), ("yes", "In every environment")]
+        places = [("here", f"In {environment.name} only"), ("everywhere", "In every environment")]
         for name, choices in (
             ("team", [("", "Choose a team"), *teams]),
             ("customer", [("", "Choose a customer"), *((c.reference, str(c)) for c in customers)]),
-            ("everywhere", places),
+            ("where", places),
         ):
             field = self.fields[name]
             assert isinstance(field, forms.ChoiceField)
@@ -309,7 +307,7 @@ class NewBlockForm(forms.Form):
 
 class CustomerForm(forms.Form):
     reference = forms.CharField(
-        max_length=256,
+        max_length=200,
         strip=False,
         help_text="What requests carry as user, letter for letter.",
         widget=forms.TextInput({"autocomplete": "off", "spellcheck": "false"}),

@@ -240,7 +240,7 @@ class CustomerSerializer(serializers.ModelSerializer[Customer]):
 class CustomerCreateSerializer(serializers.Serializer[Any]):
     environment = serializers.SlugField()
     reference = serializers.CharField(
-        max_length=256, trim_whitespace=False, help_text="The `user` field of requests."
+        max_length=200, trim_whitespace=False, help_text="The `user` field of requests."
     )
     name = serializers.CharField(max_length=100, required=False, allow_blank=True)
 

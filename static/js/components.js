@@ -29,6 +29,11 @@
     (field || dialog.querySelector("[data-close]"))?.focus();
   };
 
+  // A link to #id opens that dialog; a form that came back with errors opens its own.
+  const asked = location.hash.length > 1 ? document.getElementById(location.hash.slice(1)) : null;
+  const shown = asked?.matches("dialog") ? asked : document.querySelector("dialog .gw-error:not([hidden])")?.closest("dialog");
+  if (shown) openDialog(shown);
+
   const showTab = (tab) => {
     const tabs = [...tab.closest("[role=tablist]").querySelectorAll("[role=tab]")];
     for (const other of tabs) {

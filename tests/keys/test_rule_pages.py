@@ -200,11 +200,16 @@ def test_an_owner_sets_a_limit_of_a_key_of_the_team(
 
 
 def test_blocks_by_the_page(client: Any, people: People, prod: Environment) -> None:
-    form = {"scope": "user", "user": "owner@example.com", "reason": "left the company"}
+    form = {
+        "scope": "user",
+        "user": "owner@example.com",
+        "where": "here",
+        "reason": "left the company",
+    }
     assert client("finance").post("/blocks/new/", form).status_code == 403
     assert client("admin").post("/blocks/new/", {**form, "reason": ""}).status_code == 422
     assert client("admin").post("/blocks/new/", {**form, "user": ""}).status_code == 422
-    assert client("admin").post("/blocks/new/", {**form, "everywhere": "yes"}).status_code == 302
+    assert client("admin").post("/blocks/new/", {**form, "where": "everywhere"}).status_code == 302
     block = Block.objects.get()
     assert block.environment is None
     assert "left the company" in client("owner").get("/blocks/").content.decode()
