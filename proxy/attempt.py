@@ -56,6 +56,7 @@ class Call:
     reported: Reported | None = field(default=None)
     provider_started: float = 0.0  # perf_counter; 0: the provider was not called yet
     provider_ended: float = 0.0
+    abandoned: bool = False  # the client left: read on for the usage, before the time is over
     over: bool = False  # late callbacks change nothing
 
 

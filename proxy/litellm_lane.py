@@ -24,6 +24,7 @@ _HELD_MAX_BYTES = 64 * 1024  # of an error's body, or of a stream before its fir
 _PROVIDER_PREFIX = b"llm_provider-"
 # A provider that sends faster than LiteLLM translates would keep the event loop to itself.
 _YIELD_EVERY_S = 0.002
+_YIELD_ABANDONED_EVERY_S = 0.05  # what is read for its usage alone has little time
 
 
 class LiteLlmLane:
@@ -97,7 +98,8 @@ class _Held:
 
     async def take(self, message: MutableMapping[str, Any]) -> None:
         """A message of the app's answer."""
-        if time.perf_counter() - self._yielded > _YIELD_EVERY_S:
+        pause_s = _YIELD_ABANDONED_EVERY_S if self.call.abandoned else _YIELD_EVERY_S
+        if time.perf_counter() - self._yielded > pause_s:
             await asyncio.sleep(0)
             self._yielded = time.perf_counter()
         if message["type"] == "http.response.start":

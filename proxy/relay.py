@@ -183,7 +183,7 @@ class Relay:
             if not work.done() and not watch.done():
                 return _overdue(call)  # it did not end when its own time was over
             if not work.done():
-                self.answer.client_gone = True
+                self.answer.client_gone = call.abandoned = True
                 await asyncio.wait({work}, timeout=self._drain_s(call))
         finally:
             if not work.done():

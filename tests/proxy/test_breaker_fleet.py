@@ -20,14 +20,6 @@ from proxy.snapshot import Snapshot, build_snapshot
 from tests.proxy.documents import ENVIRONMENT, FLEET_KEY, deployment, document, envelope
 
 DEP = "dep-1"
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> uvloop.EventLoopPolicy:
-    """The loop of the workers."""
-    return uvloop.EventLoopPolicy()
-
-
 NOWHERE = "redis://127.0.0.1:1/0"
 
 
@@ -285,3 +277,18 @@ async def test_a_share_of_failures_opens_it(fleet: Fleet) -> None:
         one.record(permit, "f" if number % 2 else "s", "server_error")
     await until(lambda: is_open(one))
     assert one.transitions[0]["reason"] == "5 of 10 calls failed in 60 s: server_error"
+
+
+def test_results_leave_on_the_loop_of_the_workers() -> None:
+    async def scenario() -> None:
+        fleet = Fleet()
+        one = await fleet.worker()
+        await fail(one, 1)
+        succeeded = await one.acquire(DEP)
+        assert succeeded is not None
+        one.record(succeeded, "s")
+        await fail(one)
+        assert is_open(one)
+        await fleet.stop()
+
+    uvloop.run(scenario())
