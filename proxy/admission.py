@@ -390,6 +390,18 @@ class Admission:
         for charge in grant.charges.values():
             self.book.spend(charge, nano if charge.counter in counters else None)
 
+    def counters_renewed(self, epoch: str) -> None:
+        """The counters were built anew: what ran before is known to this worker alone."""
+        for hold_id, grant in list(self.live.items()):
+            if grant.epoch == epoch:
+                continue
+            del self.live[hold_id]
+            self._end_hold(Settlement(hold_id, ""))
+            grant.mode, grant.epoch = "local", ""
+            for charge in grant.charges.values():
+                self.book.hold_again(charge)
+        self.worker.metrics.admission.holds.set(len(self.live))
+
     def _end_hold(self, settlement: Settlement) -> None:
         if self.settlements is not None:
             self.settlements.add(settlement)

@@ -204,6 +204,12 @@ class LocalBook:
         for rule, nano in zip(wanted.rules.budgets, wanted.nano, strict=True):
             self._balance(rule).local_held += nano
 
+    def hold_again(self, charge: Charge) -> None:
+        """A running request that the shared counters forgot."""
+        balance = self.balances.get(charge.counter)
+        if balance is not None:
+            balance.local_held += charge.estimate
+
     def enter(self, wanted: Reservation, now_ms: int, *, alone: bool) -> list[int]:
         """Count an admitted request; seconds it was counted in, by window."""
         if alone:

@@ -115,6 +115,7 @@ class Heartbeat:
             admission.state.unbuilt()
             self._build()
             return
+        admission.counters_renewed(pulse.epoch)
         if not admission.state.shared:
             if not self._may_return():
                 return

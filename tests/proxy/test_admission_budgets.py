@@ -84,7 +84,7 @@ async def test_spent_and_held_never_exceed_the_limit_while_requests_come_and_go(
     limit = 25 * nano
     drill.subjects = [subject("team", "team-1", budgets=[budget("b", "1", limit_nano=limit)])]
     workers = await drill.fleet(4)
-    counter, seen, served = f"b:team-1:{month()}", [], 0
+    counter, seen, served = f"b:team-1:{month()}", list[int](), 0
 
     async def client(number: int) -> None:
         nonlocal served

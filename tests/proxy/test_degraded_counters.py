@@ -204,6 +204,25 @@ async def test_a_wiped_redis_is_not_believed_until_its_counters_are_built(
     assert admitted(await everybody(drill, 10)) == []  # one runs that only this worker knows of
 
 
+async def test_requests_that_ran_while_redis_was_wiped_stay_set_aside(
+    drill: Drill, server: OwnValkey
+) -> None:
+    nano = await estimate(drill)
+    await forget(drill)
+    rule = budget("b", "1", limit_nano=5 * nano)
+    drill.subjects = [subject("key", "key-alpha", budgets=[rule])]
+    worker = await drill.worker()
+    running = [await drill.admit(worker) for _ in range(3)]
+    await drill.redis.flushdb()
+    await drill.redis.set(epoch_key(ENVIRONMENT), "epoch-2")
+    await drill.clocks()
+    assert worker.admission.describe(running[0])["mode"] == "local"
+    assert len(admitted(await everybody(drill, 9))) == 2
+    for trace in running:
+        worker.admission.settle(trace, cost=None, tokens=0)
+    assert len(admitted(await everybody(drill, 9))) == 3
+
+
 async def test_what_was_spent_alone_counts_until_the_ledger_has_it(
     drill: Drill, server: OwnValkey
 ) -> None:
