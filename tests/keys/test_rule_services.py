@@ -1,13 +1,15 @@
 """Rules: what may be set by whom, what replaces what, what is announced and audited."""
 
+import random
 import threading
+import time
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.core.exceptions import PermissionDenied
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
 from gateway_admin.accounts.models import AuditEvent
@@ -16,7 +18,7 @@ from gateway_admin.catalog.models import Environment
 from gateway_admin.keys import block_services, budget_services, cache_services
 from gateway_admin.keys.balances import balance_of
 from gateway_admin.keys.limit_services import limit_delete
-from gateway_admin.keys.models import Budget, BudgetOverride, RateLimit, VirtualKey
+from gateway_admin.keys.models import Budget, BudgetOverride, Customer, RateLimit, VirtualKey
 from gateway_admin.keys.policies import changed_since, current_version
 from gateway_admin.keys.rules import path_of, rules_for
 from gateway_admin.keys.services import AnswerRules
@@ -320,3 +322,47 @@ def test_two_at_once_make_one_budget() -> None:
         thread.join(30)
     assert sorted(outcomes) == ["made", "refused", "refused", "refused"]
     assert (Budget.objects.count(), RateLimit.objects.count()) == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_poller_misses_no_rule_of_writers_that_commit_late() -> None:
+    people, prod = people_create(), Environment.objects.get(slug="prod")
+    customers = Customer.objects.bulk_create(
+        Customer(environment=prod, reference=f"c{number}") for number in range(24)
+    )
+    finished = threading.Event()
+    seen: set[str] = set()
+    failures: list[BaseException] = []
+
+    def write(mine: list[Customer]) -> None:
+        try:
+            for customer in mine:
+                with transaction.atomic():
+                    limit(people.admin, subject(prod, customer))
+                    time.sleep(random.random() / 100)  # commits long after it took its version
+        except BaseException as error:  # noqa: BLE001 (reported by the test's own thread)
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    def poll() -> None:
+        since = 0
+        while True:
+            last_round = finished.is_set()
+            delta = changed_since(environment=prod, since=since)
+            seen.update(name for _, name in delta.subjects)
+            since = delta.version
+            if last_round:
+                break
+        connections.close_all()
+
+    writers = [threading.Thread(target=write, args=(customers[start::4],)) for start in range(4)]
+    poller = threading.Thread(target=poll)
+    for thread in [poller, *writers]:
+        thread.start()
+    for thread in writers:
+        thread.join(60)
+    finished.set()
+    poller.join(60)
+    assert failures == []
+    assert seen == {customer.reference for customer in customers}
