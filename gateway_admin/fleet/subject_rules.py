@@ -99,8 +99,11 @@ def _query(condition: str) -> str:
 
 
 _ALL = _query("TRUE")
+# The first two conditions are those that an index serves.
 _SOME = _query(
-    "(rule.scope, rule.subject) IN (SELECT * FROM unnest(%(scopes)s::text[], %(subjects)s::text[]))"
+    "rule.scope = ANY(%(scopes)s) AND rule.subject = ANY(%(subjects)s)"
+    " AND (rule.scope, rule.subject) IN"
+    " (SELECT * FROM unnest(%(scopes)s::text[], %(subjects)s::text[]))"
 )
 
 
