@@ -253,9 +253,9 @@ class LocalBook:
                 true = tokens if (use.key, use.bucket) in served else 0
                 window.correct(use.bucket, true - use.tokens)
         for key in grant.parallel:
-            self._running[key] -= 1
-            if self._running[key] <= 0:
-                del self._running[key]
+            left = self._running.pop(key, 1) - 1
+            if left > 0:
+                self._running[key] = left
 
     def spend(self, charge: Charge, nano: int | None) -> None:
         """A request admitted alone ended; None: another target was charged."""

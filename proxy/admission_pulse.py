@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from proxy.admission import Admission
+from proxy.admission_scripts import Counters
 from proxy.contract.counters import HEARTBEAT_S
 from proxy.control import ControlPlaneError
 from proxy.redis_link import LinkDown
@@ -53,6 +54,7 @@ class Heartbeat:
         self._catching_up: asyncio.Task[None] | None = None
         self._save_error: str | None = None
         self._saved_at = 0.0
+        self._saved = b""
 
     def restore(self) -> None:
         """Balances of the last run, for a start without Redis."""
@@ -85,21 +87,23 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """One sign of life, and what depends on its answer."""
-        admission = self.admission
         self._note_delivered()
-        if admission.counters is None:
-            return
-        link = admission.counters.link
-        self.worker.metrics.admission.link_is(up=link.up, failures=link.failures + link.errors)
+        counters = self.admission.counters
+        if counters is not None:
+            await self._ask(counters)
+        if time.monotonic() - self._saved_at >= SAVE_S:
+            self._saved_at = time.monotonic()
+            await self._save()
+
+    async def _ask(self, counters: Counters) -> None:
+        link, instruments = counters.link, self.worker.metrics.admission
+        instruments.link_is(up=link.up, failures=link.failures + link.errors)
         try:
             await self._tell()
             await self._sweep()
         except LinkDown as error:
             self._reachable_since = None
-            admission.lost(error)
-        if time.monotonic() - self._saved_at >= SAVE_S:
-            self._saved_at = time.monotonic()
-            await self._save()
+            self.admission.lost(error)
 
     async def _tell(self) -> None:
         admission, book = self.admission, self.admission.book
@@ -204,6 +208,8 @@ class Heartbeat:
 
     async def _save(self) -> None:
         document = orjson.dumps(self.admission.book.export())
+        if document == self._saved:
+            return
         try:
             await asyncio.to_thread(write_atomically, self._path, document)
         except OSError as error:
@@ -211,4 +217,4 @@ class Heartbeat:
                 logger.error("balances cannot be written: %s", error.strerror)
             self._save_error = error.strerror or str(error)
         else:
-            self._save_error = None
+            self._saved, self._save_error = document, None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -297,3 +298,30 @@ async def test_periods_that_begin_during_an_outage_begin_with_the_whole_limit(
     assert isinstance(await drill.try_admit(worker), Refusal)
     await drill.until("midnight", lambda: worker.clock.now().day == 1)
     assert len(admitted(await everybody(drill, 9))) == 4
+
+
+async def test_a_replica_without_redis_counts_for_itself_also_over_a_restart(
+    drill: Drill,
+) -> None:
+    nano = await estimate(drill)
+    await forget(drill)
+    rule = budget("b", "1", limit_nano=6 * nano)
+    drill.subjects = [subject("key", "key-alpha", budgets=[rule])]
+    template = await drill.worker()
+    settings = replace(template.settings, fleet=replace(template.settings.fleet, redis_url=None))
+    passed = 0
+    for _ in range(2):
+        worker = Worker(settings, slot=0, metrics=template.metrics, backend=None)
+        worker.snapshot = template.snapshot
+        drill.tell(worker)
+        worker.heartbeat.restore()
+        assert worker.reasons() == []
+        assert worker.report()["counters"] == "local"
+        found = [await drill.try_admit(worker) for _ in range(4)]
+        passed += len(admitted(found))
+        for trace in admitted(found):
+            worker.admission.settle(trace, cost=dollars(nano), tokens=0)
+        await worker.heartbeat.beat()
+        await worker.heartbeat.stop()
+        await worker.control.close()
+    assert passed == 6
