@@ -62,6 +62,8 @@ def test_fleet_file(tmp_path: Path) -> None:
         ({"GATEWAY_POLL_INTERVAL_S": "-1"}, "GATEWAY_POLL_INTERVAL_S"),
         ({"GATEWAY_ABORT_DRAIN_S": "nan"}, "GATEWAY_ABORT_DRAIN_S"),
         ({"GATEWAY_LOG_LEVEL": "LOUD"}, "GATEWAY_LOG_LEVEL"),
+        ({"GATEWAY_COUNTER_TIMEOUT_S": "0"}, "GATEWAY_COUNTER_TIMEOUT_S"),
+        ({"REDIS_URL": "localhost:6379"}, "REDIS_URL"),
         ({"GATEWAY_FLEET_FILE": "/nowhere.json"}, "GATEWAY_FLEET_FILE"),
     ],
 )
