@@ -70,7 +70,5 @@ def leave_early(stack: Stack, mark: str) -> None:
 def provider_cost(stack: Stack) -> Decimal:
     """What the simulator sent until it noticed, at our prices."""
     totals = stack.simulator.settled_ledger()["totals"]
-    return (
-        totals["input_tokens"] * PRICES["input_token"]
-        + totals["output_tokens"] * PRICES["output_token"]
-    )
+    cost = Decimal(totals["input_tokens"]) * PRICES["input_token"]
+    return cost + Decimal(totals["output_tokens"]) * PRICES["output_token"]

@@ -9,9 +9,12 @@ from tests.bench import dashboards, ingest
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.mark.parametrize("budgets", [False, True], ids=["without budgets", "five budgets each"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_ingest(threads: int) -> None:
-    rate = ingest.measure(events=200_000, batch=5_000, threads=threads, keys=200, spread_s=60.0)
+def test_ingest(threads: int, budgets: bool) -> None:
+    rate = ingest.measure(
+        events=200_000, batch=5_000, threads=threads, keys=200, spread_s=60.0, budgets=budgets
+    )
     assert rate > 0
 
 
