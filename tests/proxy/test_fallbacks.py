@@ -153,12 +153,16 @@ def test_answers_name_the_public_model_that_served(
     assert "gpt-4o" not in answer.text
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["chat-openai", "fails"])
-def test_completions_name_the_public_model_that_served(gateway: Gateway, model: str) -> None:
-    """Whole answers: LiteLLM calls the provider of a stream too late to fall back."""
+def test_completions_name_the_public_model_that_served(
+    gateway: Gateway, model: str, stream: bool
+) -> None:
     with gateway.client() as client:
-        answer = client.post("/v1/completions", json={"model": model, "prompt": "hello"})
-    assert answer.json()["model"] == "chat-openai"
+        body = {"model": model, "prompt": "hello", "stream": stream}
+        answer = client.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert set(re.findall(r'"model":\s*"([^"]*)"', answer.text)) == {"chat-openai"}
 
 
 def test_embeddings_name_the_public_model_that_served(gateway: Gateway) -> None:
