@@ -80,16 +80,6 @@ def over_budget(rule: BudgetRule, found: Spending) -> Refusal:
         f"{money(found.held)} by running requests, this one may cost up to "
         f"{money(found.wanted)}.{alone} {resets}. Ask an admin to raise it or to grant an override."
     )
-    left = max(rule.limit_nano - found.spent - found.held, 0)
-    headers = [
-        (b"x-should-retry", b"false"),
-        (b"x-gateway-budget", _printable(rule.name)),
-        (b"x-gateway-budget-scope", rule.owner.scope.encode()),
-        (b"x-gateway-budget-remaining", format(dollars(left), "f").encode()),
-    ]
-    if ends is not None:
-        resets_at = ends.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        headers.append((b"x-gateway-budget-reset", resets_at.encode()))
     return Refusal(
         429,
         "budget",
@@ -97,8 +87,23 @@ def over_budget(rule: BudgetRule, found: Spending) -> Refusal:
         kind="insufficient_quota",
         code="insufficient_quota",
         error_class="budget",
-        headers=headers,
+        headers=_budget_headers(rule, found),
     )
+
+
+def _budget_headers(rule: BudgetRule, found: Spending) -> list[tuple[bytes, bytes]]:
+    left = max(rule.limit_nano - found.spent - found.held, 0)
+    headers = [
+        (b"x-should-retry", b"false"),
+        (b"x-gateway-budget", _printable(rule.name)),
+        (b"x-gateway-budget-scope", rule.owner.scope.encode()),
+        (b"x-gateway-budget-remaining", format(dollars(left), "f").encode()),
+    ]
+    ends = rule.period.end
+    if ends is not None:
+        resets_at = ends.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        headers.append((b"x-gateway-budget-reset", resets_at.encode()))
+    return headers
 
 
 def _printable(name: str) -> bytes:

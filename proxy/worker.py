@@ -101,8 +101,14 @@ class Worker:
             state_dir=settings.state_dir,
             interval_s=min(settings.poll_interval_s, SHIP_INTERVAL_MAX_S),
         )
-        # Counters, breakers, cache. None: this replica has no Redis and counts alone.
-        url = settings.fleet.redis_url
+        self._make_shared_parts()
+        self.sync = Synchroniser(self)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _make_shared_parts(self) -> None:
+        """What works with the other workers through Redis: counters, breakers, cache."""
+        settings, metrics = self.settings, self.metrics
+        url = settings.fleet.redis_url  # None: this replica has no Redis and counts alone
         self.link = RedisLink(url, settings.counter_timeout_s) if url else None
         self.cache = ResponseCache(settings, metrics)
         self.admission = Admission(self)
@@ -114,8 +120,6 @@ class Worker:
             clock=self.clock,
             metrics=metrics,
         )
-        self.sync = Synchroniser(self)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def is_porter(self) -> bool:
