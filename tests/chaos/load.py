@@ -19,6 +19,7 @@ class Outcome:
     """One call. `customer` marks it in the ledger; `status` is 0 when nobody answered."""
 
     customer: str
+    base_url: str
     at: float  # time.monotonic() at its start
     took_s: float
     status: int
@@ -48,15 +49,17 @@ class Caller:
             "stream": self.streams and number % 2 == 0,
             "messages": [{"role": "user", "content": f"under load {customer}"}],
         }
-        url = f"{self.base_urls[number % len(self.base_urls)]}/v1/chat/completions"
+        base_url = self.base_urls[number % len(self.base_urls)]
         began = time.monotonic()
         try:
-            answer = client.post(url, json=body, timeout=CALL_TIMEOUT_S)
+            answer = client.post(
+                f"{base_url}/v1/chat/completions", json=body, timeout=CALL_TIMEOUT_S
+            )
         except httpx.TransportError:
-            return Outcome(customer, began, time.monotonic() - began, 0, "unreachable", False)
+            return Outcome(customer, base_url, began, time.monotonic() - began, 0, "away", False)
         took_s = time.monotonic() - began
         ok = answer.status_code == 200 and (not body["stream"] or "[DONE]" in answer.text)
-        return Outcome(customer, began, took_s, answer.status_code, code_of(answer), ok)
+        return Outcome(customer, base_url, began, took_s, answer.status_code, code_of(answer), ok)
 
 
 def code_of(answer: httpx.Response) -> str:
