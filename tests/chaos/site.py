@@ -5,6 +5,7 @@ is a process of its own with the same fleet token, as on another machine. Redis 
 beside them, so that the wire before it can refuse or delay.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -26,6 +27,7 @@ from tests.chaos.wire import Wire
 from tests.supervisor.installation import MARK, ROOT, Installation
 
 ENVIRONMENT = "prod"
+DISK_MB = 48
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")  # Debian: libfaketime
 
 
@@ -37,6 +39,7 @@ class Replica:
         self.workers = workers
         self.port = free_port()
         self.state_dir = stack.installation.home / name
+        self._make_disk()
         self.log = stack.installation.home / f"{name}.log"
         self.settings = settings
         self.clock = stack.installation.home / f"{name}.clock"
@@ -64,7 +67,6 @@ class Replica:
         }
         for name in ("DATABASE_URL", "REDIS_URL", "PYTHONDONTWRITEBYTECODE"):
             environment.pop(name, None)
-        self.state_dir.mkdir(exist_ok=True, mode=0o700)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "proxy.launch"],
@@ -86,11 +88,27 @@ class Replica:
     def wait(self, *, timeout_s: float = 120) -> None:
         self.stack.wait_for(self.serves, f"replica on {self.port} serves", timeout_s=timeout_s)
 
+    def _make_disk(self) -> None:
+        """A small disk of its own, so that it can be full. Mounting takes root."""
+        self.state_dir.mkdir(mode=0o700)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=700", "tmpfs", self.state_dir],
+            check=True,
+        )
+
+    def remove_disk(self) -> None:
+        subprocess.run(["umount", "-l", self.state_dir], check=True)
+
+    def processes(self) -> list[int]:
+        """Its launcher and its workers."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [self.process.pid, *map(int, children.split())]
+
     def kill(self) -> None:
         """All of its processes at once, as when its machine dies."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        for pid in (self.process.pid, *map(int, children.split())):
+        for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         self.process.wait(60)
 
@@ -137,8 +155,21 @@ class Site:
 
     @contextmanager
     def disks_full(self) -> Iterator[None]:
-        """No file of the replicas may grow: what a full disk looks like to a program."""
-        pids = self.processes("proxy.launch")
+        """The second replica's disk is full; no file of the first one's may grow."""
+        filler = self.replica.state_dir / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x" * 65_536):
+                pass
+        try:
+            with self._files_cannot_grow():
+                yield
+        finally:
+            filler.unlink()
+
+    @contextmanager
+    def _files_cannot_grow(self) -> Iterator[None]:
+        children = set(self.replica.processes())
+        pids = [pid for pid in self.processes("proxy.launch") if pid not in children]
         before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids}
         for pid, (_, hard) in before.items():
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
@@ -146,7 +177,8 @@ class Site:
             yield
         finally:
             for pid, limits in before.items():
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
     # --- looking ---------------------------------------------------------------------------
 
@@ -196,6 +228,7 @@ def running_site(*, workers_each: int = 2, **settings: str) -> Iterator[Site]:
                 raise
             finally:
                 replica.stop()
+                replica.remove_disk()
                 stack.api.close()
                 wire.restore()
                 installation.stop()
