@@ -86,7 +86,8 @@ def prepare_environment(settings: ProxySettings) -> None:
     """What LiteLLM reads from its environment, set before it is imported."""
     state = StateDirectory(settings.state_dir)
     config = settings.state_dir / CONFIG_FILE
-    write_atomically(config, LITELLM_YAML.encode())
+    if not config.exists() or config.read_text() != LITELLM_YAML:  # a full disk is no obstacle
+        write_atomically(config, LITELLM_YAML.encode())
     # LiteLLM would take these up, and nothing after this point needs them.
     for name in list(os.environ):
         if name in _NOT_FOR_LITELLM or name.startswith("REDIS_"):
@@ -350,6 +351,7 @@ class Launcher:
         while self.children:
             self._reap()
             time.sleep(0.02)
+        StateDirectory(self.settings.state_dir).forget_metrics()
 
     def _signal_all(self, number: signal.Signals) -> None:
         for pid in list(self.children):

@@ -137,6 +137,10 @@ class Metrics:
             "gateway_proxy_policy_version", "Lowest policy version known to a worker",
             registry=registry, multiprocess_mode="livemin",
         )  # fmt: skip
+        self.tasks = Gauge(
+            "gateway_proxy_tasks", "asyncio tasks: those of the workers, and of running requests",
+            registry=registry, multiprocess_mode="livesum",
+        )  # fmt: skip
         self.snapshot_age_s = Gauge(
             "gateway_proxy_snapshot_age_seconds",
             "Longest time since a worker last heard from the control plane",

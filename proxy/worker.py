@@ -6,6 +6,7 @@ be refused and asks for patience otherwise.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -38,6 +39,7 @@ VERSION = "0.1.0"
 FIRST_SYNC_MAX_S = 5.0
 FINAL_FLUSH_MAX_S = 3.0
 GAUGE_INTERVAL_S = 2.0
+COLLECT_INTERVAL_S = 60.0
 TRANSITIONS_AT_ONCE = 200
 
 Scope = MutableMapping[str, Any]
@@ -150,6 +152,7 @@ class Worker:
         self.spawn(self.breakers.listen())
         self.spawn(self.shipper.run())
         self.spawn(self._gauge_loop())
+        self.spawn(_collect_loop())
         self.spawn(self.heartbeat.run())
         if self.admission.settlements is not None:
             self.spawn(self.admission.settlements.run())
@@ -264,9 +267,19 @@ class Worker:
         metrics, depth = self.metrics, self.spool.depth()
         now = time.time()
         since = self.health.synced_at or self.health.started_at.timestamp()
+        metrics.tasks.set(len(asyncio.all_tasks()))
         metrics.snapshot_age_s.set(now - since)
         metrics.spool_age_s.set(now - depth.oldest_at if depth.oldest_at else 0)
         metrics.spool_events.set(depth.events)
         metrics.spool_bytes.set(depth.size_bytes)
         metrics.policy_version.set(self.policies.version)
         metrics.revision.set(self.snapshot.revision if self.snapshot else 0)
+
+
+async def _collect_loop() -> None:
+    """The collector's thresholds are high, for speed (launch.py): what became old before it died
+    would wait for hours. What LiteLLM's import made is frozen, so a round is short.
+    """
+    while True:
+        await asyncio.sleep(COLLECT_INTERVAL_S)
+        gc.collect()

@@ -92,12 +92,20 @@ class Replica:
         """A small disk of its own, so that it can be full. Mounting takes root."""
         self.state_dir.mkdir(mode=0o700)
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=700", "tmpfs", self.state_dir],
+            [
+                "/bin/mount",
+                "-t",
+                "tmpfs",
+                "-o",
+                f"size={DISK_MB}m,mode=700",
+                "tmpfs",
+                self.state_dir,
+            ],
             check=True,
         )
 
     def remove_disk(self) -> None:
-        subprocess.run(["umount", "-l", self.state_dir], check=True)
+        subprocess.run(["/bin/umount", "-l", self.state_dir], check=True)
 
     def processes(self) -> list[int]:
         """Its launcher and its workers."""
