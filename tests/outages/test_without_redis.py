@@ -128,6 +128,7 @@ def test_a_test_of_a_deployment_says_that_it_cannot_be_queued(
     from gateway_admin.celery import app
 
     settings.CELERY_TASK_ALWAYS_EAGER = False
+    app._after_fork()  # connections to another broker that earlier tests opened
     eager, app.conf.task_always_eager = app.conf.task_always_eager, False
     broker, app.conf.broker_url = app.conf.broker_url, redis_server.url
     redis_server.stop()
@@ -135,6 +136,7 @@ def test_a_test_of_a_deployment_says_that_it_cannot_be_queued(
         page = admin.post(f"/deployments/{deployment.pk}/test/", follow=True)
     finally:
         app.conf.task_always_eager, app.conf.broker_url = eager, broker
+        app._after_fork()
     assert page.status_code == 200
     assert "Redis does not answer" in page.content.decode()
 
