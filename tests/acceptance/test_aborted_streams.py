@@ -13,8 +13,8 @@ from tests.acceptance.stack import PRICES, Stack, running_stack
 pytestmark = pytest.mark.fleet
 
 STREAMS = 100
-TOKENS = 60
-INTERVAL_MS = 50
+TOKENS = 120
+INTERVAL_MS = 25
 SHARES = (0.1, 0.5, 0.9)
 
 
@@ -53,7 +53,7 @@ def leave_early(stack: Stack, mark: str) -> None:
         "model": "openai-chat",
         "user": mark,
         "stream": True,
-        "messages": [{"role": "user", "content": f"Tell a long story, please. {mark}"}],
+        "messages": [{"role": "user", "content": "Tell me a long story"}],
     }
     headers = {"Authorization": f"Bearer {stack.key}"}
     with httpx.stream(

@@ -18,18 +18,19 @@ OVERHEAD_PER_MESSAGE = 4
 IMAGE_TOKENS = 85
 SHORTEST, LONGEST = 20, 60
 
+# Each with its space is one token to OpenAI's tokenizers, too.
 _WORD_LIST = """
-amber anchor apple arrow autumn basin beacon birch border branch bridge bronze canal
-candle canyon cedar chapel circle clay clock cloud coast copper coral cotton cradle
-crystal current dawn delta desert dome dune eagle echo elm ember estate falcon fern field
-flame flint forest fountain garden gate glacier globe granite grove harbor hazel hill
-hollow horizon island ivory jasper jungle kettle lagoon lake lantern laurel leaf ledge
-lemon linen lodge maple marble market meadow mill mirror mosaic mountain needle north oak
-oasis ocean olive opal orchard orbit paper path pearl pebble pine planet plaza pond
-prairie quarry quartz quiet rain raven reef ridge river saffron sand satin season shadow
-shell shore silver slate spring stone storm summit sunset temple thicket thunder tide
-timber tower trail valley velvet vessel village violet water wave wheat willow window
-winter wood yarrow zenith zephyr
+amber anchor apple arrow autumn basin beacon bench border branch bridge bronze cabin
+canal candle canyon cedar chapel circle clay cliff clock cloud coast copper coral
+cotton crystal current dawn delta desert dome dust eagle echo elm ember estate feather
+fern field flag flame forest fountain garden gate glacier globe granite grass hammer
+harbor hill hollow horizon island ivory jungle kettle ladder lake lantern leaf ledge
+lemon letter linen lodge maple marble market mill mirror moon morning mosaic mountain
+mouse needle north oak oasis ocean olive orbit paint paper path pearl pine planet
+plaza pocket pond quarry quartz quiet rabbit rain reef ribbon ridge river road roof
+rope salt sand satin season shadow shell shore silver slate spring stone storm summit
+sunset temple thunder tide timber tower trail valley velvet vessel village violet
+water wave wheat window winter wood zenith
 """
 _WORDS = _WORD_LIST.split()
 
