@@ -114,11 +114,16 @@ class TestLive:
         of = [subject(prod, row) for row in (people.search, people.ads, people.owner)]
         pairs = [(budget(people.admin, one), one) for one in of]
         balances_of(pairs)
-        before = valkey.info("stats")["total_reads_processed"]
         with django_assert_num_queries(2):  # the calendar, overrides
             balances_of(pairs)
-        # Ours, and this question itself.
-        assert valkey.info("stats")["total_reads_processed"] - before <= 3
+
+        def reads() -> int:
+            before = valkey.info("stats")["total_reads_processed"]
+            balances_of(pairs)
+            return int(valkey.info("stats")["total_reads_processed"] - before)
+
+        # Ours, and this question itself; other tests use the server, too, but not always.
+        assert min(reads() for _ in range(20)) <= 3
 
     def test_the_forecast_is_a_straight_line(
         self, people: People, prod: Environment, valkey: Any
