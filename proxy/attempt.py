@@ -8,11 +8,12 @@ An executor makes exactly one call. Retries, fallbacks and the choice of deploym
 relay's: an answer is held back until it is known whether the attempt succeeded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from proxy.direct_request import Endpoint
 from proxy.snapshot import Deployment
 from proxy.trace import Trace
 
@@ -48,7 +49,7 @@ class Call:
 
     trace: Trace
     deployment: Deployment
-    body: bytes  # with the deployment's id as `model`
+    body: bytes  # as the edge passes it on, with the public name as `model`
     content_type: bytes
     client_headers: Headers
     timeout_s: float  # until the whole answer, of streams until their first event
@@ -58,6 +59,16 @@ class Call:
     provider_ended: float = 0.0
     abandoned: bool = False  # the client left: read on for the usage, before the time is over
     over: bool = False  # late callbacks change nothing
+    direct: Endpoint | None = None  # where the direct lane calls
+    payload: bytes = b""  # what it sends there
+    stop: Callable[[], None] | None = None  # ends the call to the provider
+    gave_up: bool = False  # nobody waits any more
+
+    def give_up(self) -> None:
+        """Read on no longer."""
+        self.gave_up = True
+        if self.stop is not None:
+            self.stop()
 
 
 class Sink(Protocol):

@@ -15,9 +15,10 @@ from litellm.proxy import proxy_server
 from litellm.proxy.hooks.responses_id_security import ResponsesIDSecurity
 from litellm.responses.utils import ResponsesAPIRequestUtils
 
+from proxy.litellm_facts import LiteLlmFacts
 from proxy.plugin import INTERNAL_TOKEN, RECORDER
 from proxy.router import RouterApplier, new_router
-from proxy.snapshot import Snapshot
+from proxy.snapshot import Deployment, Snapshot
 from proxy.worker import AsgiApp
 
 logger = logging.getLogger("gateway.backend")
@@ -109,6 +110,10 @@ class LiteLlm:
         if self._applier is None:
             raise LiteLlmError("a snapshot came before start-up was complete")
         return await self._applier.apply(snapshot)
+
+    def facts_of(self, deployment: Deployment) -> LiteLlmFacts:
+        """What LiteLLM knows of a deployment's model."""
+        return LiteLlmFacts()
 
     def count_tokens(self, model: str, content: Any) -> int:
         """Tokens of messages or of a text, by the tokenizer LiteLLM knows for the model."""

@@ -15,6 +15,7 @@ import orjson
 
 from proxy.errors import class_of_status, error_text, refine
 from proxy.metering import Usage, usage_from_anthropic, usage_from_openai
+from proxy.sse import payload_of, with_payload
 from proxy.trace import Trace
 
 logger = logging.getLogger("gateway.capture")
@@ -23,6 +24,7 @@ logger = logging.getLogger("gateway.capture")
 UNREADABLE = (TypeError, ValueError, AttributeError, KeyError, IndexError, ArithmeticError)
 # Whole answers larger than this are passed on without being parsed for usage.
 PARSE_MAX_BYTES = 64 * 1024 * 1024
+UNDECODED_MAX_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -43,6 +45,10 @@ class Capture:
     text: list[str] = field(default_factory=list)  # produced so far, for estimates
     _anthropic_usage: dict[str, Any] = field(default_factory=dict)
     _buffer: bytes = b""
+    # Events of text that were passed on undecoded, and how their model's name is replaced.
+    _renaming: tuple[bytes, bytes] | None = None
+    _undecoded: list[bytes] = field(default_factory=list)
+    _undecoded_bytes: int = 0
 
     # --- whole answers -------------------------------------------------------------------
 
@@ -134,17 +140,54 @@ class Capture:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take in bytes of a stream; give back the whole events to pass on, in order."""
         data = self._buffer + chunk if self._buffer else chunk
-        *events, self._buffer = data.replace(b"\r\n", b"\n").split(b"\n\n")
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        *events, self._buffer = data.split(b"\n\n")
         out = []
         for event in events:
             kept: bytes | None = event
-            try:
-                kept = self._read_event(event)
-            except UNREADABLE:
-                logger.warning("a stream event of %s could not be read", self.trace.model)
+            if self.ttft_ms is not None and self._passes(event):
+                kept = self._as_it_is(event)
+            else:
+                try:
+                    kept = self._read_event(event)
+                except UNREADABLE:
+                    logger.warning("a stream event of %s could not be read", self.trace.model)
             if kept is not None:
                 out.append(kept + b"\n\n")
         return out
+
+    def _passes(self, event: bytes) -> bool:
+        """Whether an event of a stream whose text has begun needs no decoding.
+
+        A quote within a text is escaped, so these words with theirs are names of fields.
+        """
+        return (
+            self._renaming is not None
+            and event.startswith(b"data: {")
+            and (b'"usage":' not in event or b'"usage":null' in event)
+            and b'"error":' not in event
+        )
+
+    def _as_it_is(self, event: bytes) -> bytes:
+        """A piece of text: kept for an estimate, passed on with the public name."""
+        assert self._renaming is not None
+        self._undecoded.append(event)
+        self._undecoded_bytes += len(event)
+        if self._undecoded_bytes > UNDECODED_MAX_BYTES:
+            self.decode()
+        return event.replace(*self._renaming)
+
+    def decode(self) -> None:
+        """Read the text of what was passed on undecoded, for counting its tokens."""
+        events, self._undecoded, self._undecoded_bytes = self._undecoded, [], 0
+        for event in events:
+            document = _loads(event[6:])
+            try:
+                for choice in document["choices"]:
+                    self.text.append(_text_of_choice(choice))
+            except UNREADABLE:
+                continue
 
     def rest(self) -> bytes:
         """Bytes after the last whole event."""
@@ -152,7 +195,7 @@ class Capture:
         return rest
 
     def _read_event(self, event: bytes) -> bytes | None:
-        data = _data_of(event)
+        data = payload_of(event)
         if data is None:
             return event
         if data == b"[DONE]":
@@ -163,19 +206,31 @@ class Capture:
             return event
         if document.get("error") or document.get("type") == "error":
             self._read_stream_error(document)
-            return _with_data(event, document)
+            return with_payload(event, document)
+        named = document.get("model")
         if self._name_model(document):
-            event = _with_data(event, document)
+            event = with_payload(event, document)
         kind = self.trace.inference.kind if self.trace.inference else "chat"
+        if kind in ("chat", "completion") and self._renaming is None:
+            self._learn_name(data, named)
         if kind == "messages":
             self._read_messages_event(document)
         elif kind in ("responses", "transcription", "image", "speech"):
             self._read_typed_event(document)
             if self.error_class is not None:
-                return _with_data(event, document)
+                return with_payload(event, document)
         else:
             return self._read_chat_chunk(event, document)
         return event
+
+    def _learn_name(self, data: bytes, named: object) -> None:
+        """How the provider writes the field that is given the public name."""
+        for space in (b"", b" "):
+            field = b'"model":' + space + orjson.dumps(named)
+            if isinstance(named, str) and data.count(field) == 1:
+                served = self.trace.served_by()
+                name = served["model"] if served is not None else self.trace.model
+                self._renaming = (field, b'"model":' + orjson.dumps(name))
 
     def _read_stream_error(self, document: dict[str, Any]) -> None:
         """Note a stream's error, and put what may be told of it in its place."""
@@ -209,7 +264,7 @@ class Capture:
         if not any(_is_meaningful(choice) for choice in choices):
             return None
         del document["usage"]
-        return _with_data(event, document)
+        return with_payload(event, document)
 
     def _read_messages_event(self, document: dict[str, Any]) -> None:
         kind = document.get("type")
@@ -268,20 +323,6 @@ def _loads(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         return None
-
-
-def _data_of(event: bytes) -> bytes | None:
-    """Payload of a server-sent event (joined when it spans lines)."""
-    if event.startswith(b"data: ") and b"\n" not in event:
-        return event[6:].strip()
-    lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines) if lines else None
-
-
-def _with_data(event: bytes, document: dict[str, Any]) -> bytes:
-    """The event with another payload; its other lines stay."""
-    others = [line for line in event.split(b"\n") if line and not line.startswith(b"data:")]
-    return b"\n".join([*others, b"data: " + orjson.dumps(document)])
 
 
 def _text_of_choice(choice: Any) -> str:

@@ -9,14 +9,18 @@ import asyncio
 import logging
 import time
 from collections.abc import MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from proxy.attempt import CALL, Call, Failure, Headers, Reported, Sink
 from proxy.errors import class_of_exception, class_of_status, error_text, refine, scrub
 from proxy.reset import reset_s
-from proxy.worker import Backend, Receive
+from proxy.sse import error_in, first_event
+from proxy.trace import Trace
+
+if TYPE_CHECKING:
+    from proxy.worker import Backend, Receive
 
 logger = logging.getLogger("gateway.litellm")
 
@@ -32,17 +36,18 @@ class LiteLlmLane:
 
     lane = "litellm"
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: "Backend") -> None:
         self.backend = backend
 
     async def attempt(self, call: Call, sink: Sink) -> Failure | None:
         """Make one call; see Executor."""
         CALL.set(call)
         held = _Held(call, sink)
+        body = _body_for(call.trace, call.body, call.deployment.id)
         try:
             async with asyncio.timeout(call.timeout_s) as clock:
                 held.clock = clock
-                await self.backend.app(self._scope(call), _body_once(call.body), held.take)
+                await self.backend.app(self._scope(call, len(body)), _body_once(body), held.take)
         except TimeoutError:
             if held.passed or not clock.expired():
                 raise
@@ -53,13 +58,13 @@ class LiteLlmLane:
             call.over = True
         return held.failure()
 
-    def _scope(self, call: Call) -> dict[str, Any]:
+    def _scope(self, call: Call, size: int) -> dict[str, Any]:
         route = call.trace.route
         headers = [
             *call.client_headers,
             (b"host", b"gateway"),
             (b"content-type", call.content_type),
-            (b"content-length", str(len(call.body)).encode()),
+            (b"content-length", str(size).encode()),
             (b"authorization", b"Bearer " + self.backend.internal_token.encode()),
         ]
         return {
@@ -122,12 +127,12 @@ class _Held:
             self._held += chunk
         if self.status >= 400 or self._stream_error is not None:
             return
-        event = _first_event(self._held, last=last or len(self._held) >= _HELD_MAX_BYTES)
+        event = first_event(self._held, last=last or len(self._held) >= _HELD_MAX_BYTES)
         if event is None:
             if last:
                 self._stream_error = "the stream ended before its first event"
             return
-        error = _error_in(event)
+        error = error_in(event)
         if error is not None:
             self._stream_status, self._stream_error = error
             return
@@ -210,31 +215,6 @@ class _Held:
         return Failure("internal", None, type(error).__name__)
 
 
-def _first_event(held: bytes, *, last: bool) -> bytes | None:
-    """Payload of the first event that carries one; None: not there yet."""
-    *events, rest = held.replace(b"\r\n", b"\n").split(b"\n\n")
-    for event in [*events, rest] if last else events:
-        lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
-        if lines:
-            return b"\n".join(lines)
-    return None
-
-
-def _error_in(payload: bytes) -> tuple[int, str] | None:
-    """Status and words of an error event."""
-    document = _loads(payload)
-    if not isinstance(document, dict):
-        return None
-    found = document.get("error")
-    if not found and document.get("type") not in ("error", "response.failed"):
-        return None
-    error = found if isinstance(found, dict) else document
-    code = str(error.get("code") or "")
-    status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 500
-    text = found if isinstance(found, str) else error.get("message")
-    return status, str(text or payload.decode("utf-8", "replace"))
-
-
 def _loads(data: bytes) -> Any:
     try:
         return orjson.loads(data)
@@ -252,7 +232,17 @@ def _text_headers(headers: Headers) -> list[tuple[str, str]]:
     return found
 
 
-def _body_once(body: bytes) -> Receive:
+def _body_for(trace: Trace, body: bytes, deployment_id: str) -> bytes:
+    """The request with the deployment's id in the place of the model's name."""
+    if trace.body:
+        return orjson.dumps({**trace.body, "model": deployment_id})
+    # A form: body.py writes `model` as its first part.
+    mark = b'name="model"\r\n\r\n'
+    head, _, rest = body.partition(mark + trace.model.encode() + b"\r\n")
+    return head + mark + deployment_id.encode() + b"\r\n" + rest
+
+
+def _body_once(body: bytes) -> "Receive":
     """LiteLLM's view of the client: a whole body, and a connection that never closes."""
     pending = [body]
     forever = asyncio.Event()

@@ -16,15 +16,12 @@ import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import orjson
-
 from proxy.admission_refusals import TargetRefused
 from proxy.answer import Answer, anthropic_shape, gateway_headers, kept_headers, respond
 from proxy.attempt import Call, Executor, Failure
 from proxy.breaker import Permit
 from proxy.contract import AttemptDocument, UsageEventDocument
 from proxy.errors import code_of, type_of
-from proxy.litellm_lane import LiteLlmLane
 from proxy.metering import Usage
 from proxy.refusals import Refusal, error_body
 from proxy.retry import UNHEALTHY
@@ -32,6 +29,7 @@ from proxy.routing import Step, Walk, plan
 from proxy.snapshot import Deployment
 from proxy.trace import Trace
 from proxy.usage import finished_event, needs_estimate, refused_event
+from proxy.watch import Watch
 from proxy.worker import Receive, Scope, Send, Worker
 
 __all__ = ["Relay", "respond"]
@@ -54,7 +52,6 @@ class Relay:
         self.trace = trace
         self.receive = receive
         self.send = send
-        self.executor: Executor = LiteLlmLane(worker.backend)
         self.answer = Answer(trace, send, self._settle)
         self.answer.extra_headers = lambda: worker.admission.headers(trace)
         self.settled = False
@@ -66,26 +63,22 @@ class Relay:
     async def run(self, body: bytes, content_type: bytes) -> None:
         """Serve the request to its end, then make sure that it is accounted for."""
         self.worker.metrics.in_flight.inc()
-        watch = asyncio.create_task(self._until_client_leaves())
+        watch = Watch(self.receive)
         try:
             await self._serve(body, content_type, watch)
         except Refusal as refusal:
             await self._refuse(refusal)
         finally:
-            watch.cancel()
+            watch.stop()
             self.worker.metrics.in_flight.dec()
             if not self.settled:
                 self._settle_now(aborted=True)
             self.worker.admission.settle(self.trace, cost=None, tokens=0)  # if nothing did yet
             self._tell_breaker("n")
 
-    async def _until_client_leaves(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-
     # --- attempts --------------------------------------------------------------------------
 
-    async def _serve(self, body: bytes, content_type: bytes, watch: "asyncio.Task[None]") -> None:
+    async def _serve(self, body: bytes, content_type: bytes, watch: Watch) -> None:
         keeper = self._keeper()
         walk = Walk(self.trace, plan(self.trace, keeper=keeper), self.worker.breakers)
         while (step := walk.next()) is not None:
@@ -98,7 +91,8 @@ class Relay:
             if self._permit is None:
                 continue
             call = self._open(step, walk, body, content_type)
-            failure = await self._attempt(call, watch)
+            executor = self._lane(call)
+            failure = await self._attempt(executor, call, watch)
             if self.answer.started or self.answer.client_gone:
                 await self._end(failure)
                 return
@@ -131,11 +125,11 @@ class Relay:
             return None
         return self.worker.backend.deployment_of_response(previous)
 
-    async def _pause(self, wait_s: float, watch: "asyncio.Task[None]") -> bool:
+    async def _pause(self, wait_s: float, watch: Watch) -> bool:
         """Wait before a retry; False when the client left meanwhile."""
         if wait_s > 0:
-            await asyncio.wait({watch}, timeout=wait_s)
-        if not watch.done():
+            await asyncio.wait({watch.task()}, timeout=wait_s)
+        if not watch.left:
             return True
         self.answer.client_gone = True
         self.answer.capture.usage = Usage()  # what failed before is not charged
@@ -160,7 +154,7 @@ class Relay:
         self._call = Call(
             trace,
             row,
-            _body_for(trace, body, row.id),
+            body,
             content_type,
             self._headers,
             timeout_s=max(min(self._limit_s(row), walk.remaining_s), 0.001),
@@ -171,16 +165,49 @@ class Relay:
     def _limit_s(self, row: Deployment) -> float:
         return row.stream_timeout_s if self.trace.streaming else row.timeout_s
 
-    async def _attempt(self, call: Call, watch: "asyncio.Task[None]") -> Failure | None:
+    def _lane(self, call: Call) -> Executor:
+        """The executor that makes the attempt; noted with the reason."""
+        assert self.worker.lanes is not None
+        first = len(self.trace.attempts) == 1
+        executor, self.trace.lane_reason = self.worker.lanes.choose(call, first=first)
+        self._running()["lane"] = executor.lane
+        return executor
+
+    async def _attempt(self, executor: Executor, call: Call, watch: Watch) -> Failure | None:
         """One attempt, watched; None also when it was stopped because the client left."""
-        work = asyncio.create_task(self.executor.attempt(call, self.answer))
+        if call.direct is not None:
+            return await self._attempt_here(executor, call, watch)
+        return await self._attempt_in_task(executor, call, watch)
+
+    async def _attempt_here(self, executor: Executor, call: Call, watch: Watch) -> Failure | None:
+        """An executor that keeps its own time and can be told to stop needs no task."""
+        timers: list[asyncio.TimerHandle] = []
+
+        def left() -> None:
+            self.answer.client_gone = call.abandoned = True
+            loop = asyncio.get_running_loop()
+            timers.append(loop.call_later(self._drain_s(call), call.give_up))
+
+        watch.tell(left)
+        try:
+            return await executor.attempt(call, self.answer)
+        finally:
+            watch.tell(None)
+            for timer in timers:
+                timer.cancel()
+
+    async def _attempt_in_task(
+        self, executor: Executor, call: Call, watch: Watch
+    ) -> Failure | None:
+        """LiteLLM has to be cancelled."""
+        work, gone = asyncio.create_task(executor.attempt(call, self.answer)), watch.task()
         late_s = call.timeout_s + CANCEL_GRACE_S
         first = asyncio.FIRST_COMPLETED
         try:
-            await asyncio.wait({work, watch}, timeout=late_s, return_when=first)
+            await asyncio.wait({work, gone}, timeout=late_s, return_when=first)
             if self.answer.started:
-                await asyncio.wait({work, watch}, return_when=first)
-            if not work.done() and not watch.done():
+                await asyncio.wait({work, gone}, return_when=first)
+            if not work.done() and not gone.done():
                 return _overdue(call)  # it did not end when its own time was over
             if not work.done():
                 self.answer.client_gone = call.abandoned = True
@@ -335,6 +362,7 @@ class Relay:
         capture, aborted = self.answer.capture, self.answer.client_gone
         count = self.worker.backend.count_tokens if self.worker.backend else None
         if needs_estimate(capture, aborted=aborted):
+            capture.decode()
             counting = asyncio.to_thread(
                 finished_event, self.trace, capture, aborted=aborted, count_tokens=count
             )
@@ -345,6 +373,7 @@ class Relay:
         """Last resort when this task itself is being cancelled."""
         self._close_attempt()
         count = self.worker.backend.count_tokens if self.worker.backend else None
+        self.answer.capture.decode()
         event = finished_event(self.trace, self.answer.capture, aborted=aborted, count_tokens=count)
         self._account(event)
 
@@ -363,13 +392,3 @@ def _overdue(call: Call) -> Failure:
     call.over = True
     text = f"The attempt did not end within {call.timeout_s:g} s."
     return Failure("timeout", None, text, client_status=408)
-
-
-def _body_for(trace: Trace, body: bytes, deployment_id: str) -> bytes:
-    """The request with the deployment's id in the place of the model's name."""
-    if trace.body:
-        return orjson.dumps({**trace.body, "model": deployment_id})
-    # A form: body.py writes `model` as its first part.
-    mark = b'name="model"\r\n\r\n'
-    head, _, rest = body.partition(mark + trace.model.encode() + b"\r\n")
-    return head + mark + deployment_id.encode() + b"\r\n" + rest

@@ -31,6 +31,7 @@ class Trace:
     streaming: bool = False
     usage_wanted: bool = False  # the client asked for stream_options.include_usage
     body: dict[str, Any] = field(default_factory=dict)  # as passed on; for estimates
+    lane_reason: str = ""  # why the answering attempt did not take the direct lane
     attempts: list[AttemptDocument] = field(default_factory=list)
     attempt_started: float = 0.0
     demand: Demand | None = None  # the most it can ask of a provider

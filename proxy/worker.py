@@ -22,12 +22,14 @@ from proxy.clock import Clock
 from proxy.contract import PolicyFeed, SyncReport, UsageEventDocument
 from proxy.control import ControlPlane, ControlPlaneError
 from proxy.health import Health
+from proxy.lanes import Lanes
+from proxy.litellm_facts import LiteLlmFacts
 from proxy.metrics import Metrics
 from proxy.policies import PolicyTable
 from proxy.redis_link import RedisLink
 from proxy.settings import ProxySettings
 from proxy.shipper import SHIP_INTERVAL_MAX_S, Shipper
-from proxy.snapshot import Snapshot
+from proxy.snapshot import Deployment, Snapshot
 from proxy.spool import Spool
 from proxy.state import StateDirectory
 from proxy.sync import Synchroniser
@@ -70,6 +72,9 @@ class Backend(Protocol):
     async def apply(self, snapshot: Snapshot) -> int:
         """Load a snapshot into the Router; return the number of changes."""
 
+    def facts_of(self, deployment: Deployment) -> LiteLlmFacts:
+        """What LiteLLM knows of a deployment's model that decides what it sends."""
+
 
 class Worker:
     """One process of a replica."""
@@ -104,6 +109,7 @@ class Worker:
             interval_s=min(settings.poll_interval_s, SHIP_INTERVAL_MAX_S),
         )
         self._make_shared_parts()
+        self.lanes = Lanes(backend) if backend is not None else None
         self.sync = Synchroniser(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -175,6 +181,8 @@ class Worker:
         if self.link is not None:
             await self.link.stop()
         await self.cache.stop()
+        if self.lanes is not None:
+            self.lanes.upstream.close()
         await self.control.close()
         if self.backend is not None:
             await self.backend.stop()
@@ -197,6 +205,8 @@ class Worker:
     async def serve(self, snapshot: Snapshot) -> int:
         """Load the snapshot into the backend, then swap it in for new requests."""
         changed = await self.backend.apply(snapshot) if self.backend is not None else 0
+        if self.lanes is not None:
+            self.lanes.configure(snapshot)
         self.snapshot = snapshot
         if not self.is_porter:
             self.breakers.configure(snapshot)
@@ -261,6 +271,8 @@ class Worker:
             self.metrics.shipped.inc(self.shipper.shipped - shipped)
             self.metrics.events_refused.inc(self.shipper.refused - refused)
             shipped, refused = self.shipper.shipped, self.shipper.refused
+            if self.lanes is not None:
+                self.lanes.upstream.sweep(asyncio.get_running_loop().time())
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
     def _set_gauges(self) -> None:

@@ -1,0 +1,59 @@
+"""Which lane an attempt takes, and why.
+
+The direct lane serves the first attempt on a deployment whose provider speaks OpenAI's wire
+format, as long as LiteLLM would change nothing of the request that the lane cannot. All
+other requests, and all attempts after a failure, are LiteLLM's.
+"""
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from proxy.attempt import Call, Executor
+from proxy.direct import DirectLane
+from proxy.direct_request import Endpoint, endpoint_of, wire_body
+from proxy.litellm_lane import LiteLlmLane
+from proxy.snapshot import Snapshot
+from proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    from proxy.worker import Backend
+
+
+class Lanes:
+    """The executors of one worker."""
+
+    def __init__(self, backend: "Backend") -> None:
+        self.upstream = Upstream()
+        self._direct = DirectLane(self.upstream)
+        self._litellm = LiteLlmLane(backend)
+        self._backend = backend
+        self._endpoints: dict[str, Endpoint | str] = {}  # or why there is none, by deployment
+
+    def configure(self, snapshot: Snapshot) -> None:
+        """Take over the deployments of a revision."""
+        self._endpoints = {
+            row.id: endpoint_of(row, self._backend.facts_of(row))
+            for row in snapshot.deployments.values()
+        }
+
+    def choose(self, call: Call, *, first: bool) -> tuple[Executor, str]:
+        """The executor of an attempt, and why it is not the direct one."""
+        reason = self._prepare(call) if first else "retry"
+        return (self._litellm if reason else self._direct), reason
+
+    def _prepare(self, call: Call) -> str:
+        trace = call.trace
+        endpoint = self._endpoints.get(call.deployment.id, "provider")
+        if isinstance(endpoint, str):
+            return endpoint
+        if trace.inference is None or trace.inference.kind not in endpoint.heads:
+            return "route"
+        if not trace.body:
+            return "form"
+        wired = wire_body(endpoint, trace.inference.kind, trace.body)
+        if isinstance(wired, str):
+            return wired
+        call.direct = endpoint
+        call.payload = orjson.dumps({**wired, "model": endpoint.model})
+        return ""

@@ -1,0 +1,61 @@
+"""Notices that a client has left, while its request runs."""
+
+import asyncio
+from collections.abc import Callable
+
+from proxy.worker import Receive
+
+# Most clients stay, and many answers are there sooner: a task for each would be for nothing.
+BEGINS_AFTER_S = 0.03
+
+
+class Watch:
+    """The client's connection. `stop` must be called."""
+
+    __slots__ = ("_loop", "_on_leave", "_receive", "_task", "_timer")
+
+    def __init__(self, receive: Receive) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self._on_leave: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(BEGINS_AFTER_S, self._begin)
+
+    def task(self) -> "asyncio.Task[None]":
+        """Ends when the client leaves; watching begins at once."""
+        self._begin()
+        assert self._task is not None
+        return self._task
+
+    def tell(self, on_leave: Callable[[], None] | None) -> None:
+        """Call this when the client leaves (now, if it has left)."""
+        self._on_leave = on_leave
+        if self.left and on_leave is not None:
+            on_leave()
+
+    @property
+    def left(self) -> bool:
+        """Whether the client is known to have left."""
+        return self._task is not None and self._task.done() and not self._task.cancelled()
+
+    def stop(self) -> None:
+        """The request is over."""
+        self._on_leave = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is None:
+            self._task = self._loop.create_task(self._until_client_leaves())
+
+    async def _until_client_leaves(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._on_leave is not None:
+            self._on_leave()
