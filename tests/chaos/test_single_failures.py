@@ -81,7 +81,7 @@ def redis_slow(site: Site) -> Iterator[None]:
 
 @contextmanager
 def provider_gone(site: Site) -> Iterator[None]:
-    site.stack.simulator.control(provider="openai", fault="server_error")
+    site.stack.simulator.control(kind="openai", faults=[{"type": "server_error"}])
     try:
         yield
     finally:
@@ -123,14 +123,16 @@ def test_single_failure(site: Site, name: str) -> None:
         began = time.monotonic()
         with FAILURES[name](site):
             time.sleep(FAILURE_S / 2)
-            cold_s = cold_start(site)
+            cold_s = cold_start(site, killed=name != "disk full")
             time.sleep(max(0.0, began + FAILURE_S - time.monotonic()))
             assert valid_keys_are_never_refused(site)
         lasted_s = time.monotonic() - began
         healed_s = site.wait_healthy()
         time.sleep(WARM_S)
     failed = [o for o in caller.outcomes if not o.whole and not touched_by_restart(site, o)]
-    assert not failed, f"{name}: {tally(failed)} of {tally(caller.outcomes)}"
+    where = {url: "second" if url == site.replica.url else "first" for url in site.urls}
+    told = [(where[o.base_url], round(o.at - began, 1), round(o.took_s, 1)) for o in failed[:20]]
+    assert not failed, f"{name}: {tally(failed)} of {tally(caller.outcomes)}: {told}"
     accounted_once(site, since, caller.outcomes)
     print(  # noqa: T201
         f"{name}: {lasted_s:.0f} s, {len(caller.outcomes)} calls ({tally(caller.outcomes)}), "
@@ -138,10 +140,17 @@ def test_single_failure(site: Site, name: str) -> None:
     )
 
 
-def cold_start(site: Site) -> float:
-    """Kill the second replica and start it in the midst of the failure; seconds until it serves."""
+def cold_start(site: Site, *, killed: bool) -> float:
+    """Start the second replica anew in the midst of the failure; seconds until it serves.
+
+    On a full disk it is stopped instead of killed: what it could not write is in its memory
+    alone, so killing it as well is a second failure.
+    """
     site.restarted = (time.monotonic(), 0.0)
-    site.replica.kill()
+    if killed:
+        site.replica.kill()
+    else:
+        site.replica.stop()
     began = time.monotonic()
     site.replica.start()
     site.replica.wait()
