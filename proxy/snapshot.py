@@ -24,6 +24,7 @@ from proxy.contract import (
     CredentialDocument,
     DeploymentDocument,
     EnvironmentDocument,
+    Lane,
     ModelDocument,
     RevisionEnvelope,
     check_document,
@@ -70,6 +71,7 @@ class Deployment:
     price: Price | None
     params: Mapping[str, Any] = field(repr=False)  # LiteLLM's litellm_params
     secrets: tuple[str, ...] = field(repr=False)  # the values to scrub from texts
+    lane: Lane = "auto"  # litellm: the deployment or its model is told to stay there
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,12 @@ def build_snapshot(envelope: RevisionEnvelope, *, environment: str, fleet_key: b
             f"document is for environment {slug!r}, this replica is {environment!r}"
         )
     credentials = {credential["id"]: credential for credential in document["credentials"]}
+    lanes = {model["name"]: model.get("lane", "auto") for model in document["models"]}
     deployments: dict[str, Deployment] = {}
     for row in document["deployments"]:
         credential = credentials[row["credential"]] if row["credential"] is not None else None
         deployments[row["id"]] = _build_deployment(
-            row, credential, envelope, fleet_key, document["environment"]
+            row, credential, envelope, fleet_key, document["environment"], lanes[row["model"]]
         )
     by_model: dict[str, list[Deployment]] = {model["name"]: [] for model in document["models"]}
     for deployment in deployments.values():
@@ -145,6 +148,7 @@ def _build_deployment(
     envelope: RevisionEnvelope,
     fleet_key: bytes,
     environment: EnvironmentDocument,
+    model_lane: Lane,
 ) -> Deployment:
     try:
         secret = _open_secret(credential, envelope, fleet_key, environment["slug"])
@@ -164,6 +168,7 @@ def _build_deployment(
             price=None if price is None else _build_price(price),
             params=_litellm_params(row, credential, secret, environment),
             secrets=tuple(v for v in secret.values() if isinstance(v, str) and len(v) >= 6),
+            lane="litellm" if "litellm" in (model_lane, row.get("lane")) else "auto",
         )
     except SnapshotError as error:
         text = f"deployment {row['name']!r}: {error}"

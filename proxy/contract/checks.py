@@ -10,6 +10,8 @@ from uuid import UUID
 from proxy.contract.documents import (
     ADMISSION_MODES,
     EVENT_STATUSES,
+    LANES,
+    MAX_LANE_REASON,
     PRICE_UNITS,
     SCHEMA_VERSION,
     RevisionDocument,
@@ -35,6 +37,8 @@ def check_document(document: Any) -> RevisionDocument:
             raise ContractError(f"document has no {part!r}")
     models = {model["name"] for model in document["models"]}
     credentials = {credential["id"] for credential in document["credentials"]}
+    for model in document["models"]:
+        _check_lane(model.get("lane", "auto"), f"model {model['name']!r}")
     for deployment in document["deployments"]:
         _check_deployment(deployment, models, credentials)
     for alias, target in document["aliases"].items():
@@ -53,11 +57,17 @@ def _check_deployment(deployment: Any, models: set[str], credentials: set[str]) 
         raise ContractError(f"deployment {name!r} serves the unknown model {deployment['model']!r}")
     if deployment["credential"] is not None and deployment["credential"] not in credentials:
         raise ContractError(f"deployment {name!r} names an unknown credential")
+    _check_lane(deployment.get("lane", "auto"), f"deployment {name!r}")
     price = deployment["price"]
     for unit, amount in (price["units"] if price else {}).items():
         if unit not in PRICE_UNITS:
             raise ContractError(f"deployment {name!r} has a price per unknown unit {unit!r}")
         _decimal(amount, f"price per {unit} of deployment {name!r}")
+
+
+def _check_lane(lane: Any, what: str) -> None:
+    if lane not in LANES:
+        raise ContractError(f"{what} has the unknown lane {lane!r}")
 
 
 _EVENT_COUNTS = (
@@ -94,6 +104,9 @@ def check_event(event: Any) -> UsageEventDocument:
         raise ContractError("saved_cost is negative")
     if event.get("admission") is not None:
         _check_admission(event["admission"])
+    reason = event.get("lane_reason", "")
+    if not isinstance(reason, str) or len(reason) > MAX_LANE_REASON:
+        raise ContractError(f"lane_reason is not a text of at most {MAX_LANE_REASON} signs")
     latency = event["latency_ms"]
     if type(latency) not in (int, float) or not 0 <= latency < 86_400_000:
         raise ContractError("latency_ms is not a duration below one day")

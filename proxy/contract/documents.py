@@ -20,6 +20,11 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 ChainKind = Literal["general", "context_window", "content_policy"]
 CHAIN_KINDS: tuple[ChainKind, ...] = ("general", "context_window", "content_policy")
 
+# auto: the edge calls the provider itself where it can; litellm: every call goes through LiteLLM.
+Lane = Literal["auto", "litellm"]
+LANES: tuple[Lane, ...] = ("auto", "litellm")
+MAX_LANE_REASON = 100
+
 # What a price can be quoted in. Every figure is US dollars per one of the unit.
 PRICE_UNITS: tuple[str, ...] = (
     "input_token",
@@ -120,6 +125,7 @@ class ModelDocument(TypedDict):
     context_window: int | None  # tokens
     max_output_tokens: int | None
     cache: bool  # answers may be kept where a key asks for it
+    lane: NotRequired[Lane]  # absent: auto
 
 
 class CredentialDocument(TypedDict):
@@ -148,6 +154,7 @@ class DeploymentDocument(TypedDict):
     stream_timeout_s: float | None
     region: str
     price: PriceDocument | None  # None: unpriced
+    lane: NotRequired[Lane]  # absent: auto
 
 
 class ChainDocument(TypedDict):
@@ -327,6 +334,7 @@ class AttemptDocument(TypedDict):
     error_class: str | None
     error: str | None  # the provider's words, shortened, without secrets
     cost: NotRequired[str | None]  # decimal string in USD; None: not known
+    lane: NotRequired[str]  # litellm or direct
 
 
 class ChargedCounter(TypedDict):
@@ -413,7 +421,8 @@ class UsageEventDocument(TypedDict):
     ttft_ms: float | None  # to the first byte of the answer's content
     overhead_ms: float | None  # latency minus the time spent in the provider's attempts
     attempts: list[AttemptDocument]
-    lane: NotRequired[str]  # litellm or direct
+    lane: NotRequired[str]  # litellm or direct: of the attempt that answered
+    lane_reason: NotRequired[str]  # why LiteLLM served: "provider", "parameter:<name>"; "" direct
     admission: NotRequired[AdmissionDocument]
     saved_cost: NotRequired[str | None]  # what a cached answer would have cost, in USD
 
