@@ -7,7 +7,7 @@ the worst one counts.
 
 from decimal import Decimal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from proxy.tally import Counter, Gauge, Histogram, Tally
 
 _ADMISSION_BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
@@ -23,7 +23,7 @@ SUBJECT_SERIES_MAX = 2_000
 class AdmissionInstruments:
     """Budgets, limits, holds, and the Redis that counts them."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: Tally) -> None:
         self.holds = Gauge(
             "gateway_proxy_holds", "Reservations of requests that run now", registry=registry,
             multiprocess_mode="livesum",
@@ -84,7 +84,7 @@ class BudgetInstruments:
     is counted instead of told.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, every_subject: bool) -> None:
+    def __init__(self, registry: Tally, *, every_subject: bool) -> None:
         self._every_subject = every_subject
         self._names: dict[str, dict[str, str]] = {}  # scope -> subject -> name
         self._key = Gauge(
@@ -146,7 +146,7 @@ class BudgetInstruments:
 class RoutingInstruments:
     """Attempts, breakers, fallbacks, credentials."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: Tally) -> None:
         self.deployment_ok = Counter(
             "litellm_deployment_success_responses", "Attempts that a deployment answered",
             ["deployment"], registry=registry,
@@ -203,7 +203,7 @@ class RoutingInstruments:
 class CacheInstruments:
     """The response cache."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: Tally) -> None:
         self.hits = Counter(
             "llm_cache_hits", "Requests answered from the cache", ["model"], registry=registry
         )

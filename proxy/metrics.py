@@ -8,12 +8,13 @@ the metrics are read, so that a request counts each thing once.
 """
 
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+from prometheus_client import CollectorRegistry, multiprocess
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -24,6 +25,7 @@ from proxy.instruments import (
     CacheInstruments,
     RoutingInstruments,
 )
+from proxy.tally import Counter, Gauge, Histogram, Tally
 
 KEY_LABELS_VARIABLE = "GATEWAY_METRICS_KEY_LABELS"
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -36,7 +38,9 @@ class Metrics:
     """All instruments. Made once per process, before the first worker is forked or in it."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self._registry = Tally()
+        # Also at the end of a process that has no loop, or ends before its next round.
+        weakref.finalize(self, self._registry.flush)
         self._make_requests(self._registry)
         self._make_consumption(self._registry)
         self._make_delivery(self._registry)
@@ -46,7 +50,7 @@ class Metrics:
         self.routing = RoutingInstruments(self._registry)
         self.cache = CacheInstruments(self._registry)
 
-    def _make_requests(self, registry: CollectorRegistry) -> None:
+    def _make_requests(self, registry: Tally) -> None:
         """Requests and where their time went."""
         served = ["route", "model", "status"]
         self.requests = Counter(
@@ -74,7 +78,7 @@ class Metrics:
             buckets=_LATENCY_BUCKETS_S, registry=registry,
         )  # fmt: skip
 
-    def _make_consumption(self, registry: CollectorRegistry) -> None:
+    def _make_consumption(self, registry: Tally) -> None:
         """Money and tokens."""
         self.spend = Counter(
             "litellm_spend_metric", "USD at published prices", ["model"], registry=registry
@@ -100,7 +104,7 @@ class Metrics:
             "gateway_proxy_refusals", "Requests refused by the edge", ["reason"], registry=registry
         )
 
-    def _make_delivery(self, registry: CollectorRegistry) -> None:
+    def _make_delivery(self, registry: Tally) -> None:
         """Usage events on their way to the control plane."""
         self.spool_events = Gauge(
             "gateway_proxy_spool_events", "Usage events that wait to be delivered",
@@ -127,7 +131,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
 
-    def _make_state(self, registry: CollectorRegistry) -> None:
+    def _make_state(self, registry: Tally) -> None:
         """What this replica runs, and how it keeps up."""
         self.revision = Gauge(
             "gateway_proxy_applied_revision", "Lowest revision served by a worker",
@@ -195,9 +199,14 @@ class Metrics:
         for attempt in event["attempts"][1:]:
             self.routing.retries.labels(attempt["model"], attempt["why"]).inc()
 
+    def flush(self) -> None:
+        """Tell what changed, so that whichever worker is asked next knows it."""
+        self._registry.flush()
+
     def render(self) -> bytes:
-        """Exposition text over all workers."""
+        """Exposition text over all workers; of this one, exact as of now."""
         source: Collector = self._registry
+        self._registry.flush()
         if os.environ.get(MULTIPROC_VARIABLE):
             merged = CollectorRegistry()
             multiprocess.MultiProcessCollector(merged)  # type: ignore[no-untyped-call]

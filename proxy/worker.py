@@ -41,6 +41,7 @@ VERSION = "0.1.0"
 FIRST_SYNC_MAX_S = 5.0
 FINAL_FLUSH_MAX_S = 3.0
 GAUGE_INTERVAL_S = 2.0
+TELL_INTERVAL_S = 0.5
 COLLECT_INTERVAL_S = 60.0
 TRANSITIONS_AT_ONCE = 200
 
@@ -141,6 +142,7 @@ class Worker:
         self.spool.open()
         if self.backend is not None:
             await self.backend.start()
+        self.spawn(self._tell_loop())
         await self.sync.restore()
         if self.is_porter:
             return
@@ -186,6 +188,7 @@ class Worker:
         await self.control.close()
         if self.backend is not None:
             await self.backend.stop()
+        self.metrics.flush()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a background task for as long as the worker lives."""
@@ -263,6 +266,12 @@ class Worker:
             "counters": self.admission.state.mode,
             "breaker_transitions": self.breakers.transitions[:TRANSITIONS_AT_ONCE],
         }
+
+    async def _tell_loop(self) -> None:
+        """What this worker counted, in the /metrics of the others too."""
+        while True:
+            await asyncio.sleep(TELL_INTERVAL_S)
+            self.metrics.flush()
 
     async def _gauge_loop(self) -> None:
         shipped = refused = 0

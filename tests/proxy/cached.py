@@ -1,6 +1,7 @@
 """A replica of its own with Redis and an environment that keeps answers, for the cache's tests."""
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import redis
 from gateway_admin.demo.simulator.process import Simulator
 from proxy.contract import RevisionDocument
 from proxy.contract.counters import epoch_key
+from proxy.worker import TELL_INTERVAL_S
 from tests.proxy import control_plane
 from tests.proxy.conftest import Gateway, standard_document, standard_secrets
 from tests.proxy.control_plane import ControlPlanePeer
@@ -63,7 +65,8 @@ class CachedGateway(Gateway):
             return sum(1 for _ in client.scan_iter("{gw:prod}:answer:*"))
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that carry these labels."""
+        """The sum of a metric's samples that carry these labels, of both workers."""
+        time.sleep(TELL_INTERVAL_S + 0.2)  # until then, one worker may not know of the other
         total = 0.0
         for line in httpx.get(f"{self.url}/metrics").text.splitlines():
             same_name = line.startswith((name + "{", name + " "))
