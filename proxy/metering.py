@@ -13,6 +13,7 @@ from typing import Any
 from proxy.snapshot import Price
 
 _MAX_COUNT = 2**31 - 1
+_ZERO = Decimal(0)
 
 
 @dataclass(slots=True)
@@ -86,7 +87,40 @@ def cost_of(usage: Usage, price: Price | None) -> Decimal | None:
     if price is None:
         return None
     units = price.units
-    total = units.get("request", Decimal(0))
+    if not usage.other_units:
+        return cost_of_tokens(usage, units)
+    return cost_of_units(usage, units)
+
+
+def cost_of_tokens(usage: Usage, units: Mapping[str, Decimal]) -> Decimal | None:
+    """The cost of nothing but tokens, in one pass: nearly every request."""
+    total = units.get("request", _ZERO)
+    if "request" in units and "input_token" not in units and "output_token" not in units:
+        return total  # sold per request: tokens are informative
+    tokens_in, tokens_out = usage.input_tokens, usage.output_tokens
+    if usage.cache_read_tokens and (price := units.get("cache_read_token")) is not None:
+        tokens_in -= usage.cache_read_tokens
+        total += price * usage.cache_read_tokens
+    if usage.cache_write_tokens and (price := units.get("cache_write_token")) is not None:
+        tokens_in -= usage.cache_write_tokens
+        total += price * usage.cache_write_tokens
+    if usage.reasoning_tokens and (price := units.get("reasoning_token")) is not None:
+        tokens_out -= usage.reasoning_tokens
+        total += price * usage.reasoning_tokens
+    if tokens_in > 0:
+        if (price := units.get("input_token")) is None:
+            return None
+        total += price * tokens_in
+    if tokens_out > 0:
+        if (price := units.get("output_token")) is None:
+            return None
+        total += price * tokens_out
+    return total
+
+
+def cost_of_units(usage: Usage, units: Mapping[str, Decimal]) -> Decimal | None:
+    """The cost of whatever it may be."""
+    total = units.get("request", _ZERO)
     parts = _token_parts(usage, units)
     if not any(amount for _, amount in parts) and usage.other_units:
         parts = []

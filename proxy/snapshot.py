@@ -51,6 +51,11 @@ class Price:
     version: str
     source: str  # book or own
     units: Mapping[str, Decimal]
+    texts: dict[str, str] = field(init=False, compare=False)  # the same, as events tell it
+
+    def __post_init__(self) -> None:
+        texts = {unit: format(amount, "f") for unit, amount in self.units.items()}
+        object.__setattr__(self, "texts", texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,16 @@ class SpoolDepth:
     disk_error: str | None
 
 
+@dataclass(slots=True)
+class _Segment:
+    """What is known of a file that waits to be shipped."""
+
+    path: Path
+    events: int = 0
+    size_bytes: int = 0
+    first_at: float = 0.0  # time.time() of its first event
+
+
 class Spool:
     """The spool of this worker. Not thread-safe: appended to from the event loop alone."""
 
@@ -55,10 +65,10 @@ class Spool:
         self.dropped = 0
         self.disk_error: str | None = None
         self._memory: deque[bytes] = deque()
-        self._pending: dict[Path, tuple[int, int, float]] = {}  # events, bytes, first written
+        self._pending: dict[Path, _Segment] = {}
         self._size_bytes = 0
-        self._descriptor: int | None = None
-        self._segment: Path | None = None
+        self._descriptor = -1
+        self._current: _Segment | None = None  # what the descriptor writes to
         self._sequence = 0
         self._lock: int | None = None
 
@@ -84,32 +94,35 @@ class Spool:
         return True
 
     def _write(self, record: bytes) -> None:
-        descriptor, segment = self._writable_segment()
+        segment = self._current or self._begin_segment()
         framed = HEADER.pack(len(record), zlib.crc32(record)) + record
-        written = os.write(descriptor, framed)
-        if written != len(framed):
+        size = len(framed)
+        if os.write(self._descriptor, framed) != size:
             # A torn record; the reader skips the rest of this segment, so start a new one.
             self.seal()
             raise OSError(28, "No space left on device")
-        events, size, first = self._pending.get(segment, (0, 0, time.time()))
-        self._pending[segment] = (events + 1, size + len(framed), first)
-        self._size_bytes += len(framed)
-        if size + len(framed) >= SEGMENT_MAX_BYTES:
+        if not segment.events:
+            segment.first_at = time.time()
+            self._pending[segment.path] = segment
+        segment.events += 1
+        segment.size_bytes += size
+        self._size_bytes += size
+        if segment.size_bytes >= SEGMENT_MAX_BYTES:
             self.seal()
 
-    def _writable_segment(self) -> tuple[int, Path]:
-        if self._descriptor is None or self._segment is None:
-            self._sequence += 1
-            self._segment = self.directory / f"{self._sequence:012d}{SUFFIX}"
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
-            self._descriptor = os.open(self._segment, flags, FILE_MODE)
-        return self._descriptor, self._segment
+    def _begin_segment(self) -> _Segment:
+        self._sequence += 1
+        path = self.directory / f"{self._sequence:012d}{SUFFIX}"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+        self._descriptor = os.open(path, flags, FILE_MODE)
+        self._current = _Segment(path)
+        return self._current
 
     def seal(self) -> None:
         """Close the current segment, so that it can be shipped and deleted as a whole."""
-        if self._descriptor is not None:
+        if self._current is not None:
             os.close(self._descriptor)
-        self._descriptor = self._segment = None
+        self._current = None
 
     def _append_to_memory(self, record: bytes) -> bool:
         if len(self._memory) >= MEMORY_MAX_EVENTS:
@@ -144,13 +157,13 @@ class Spool:
 
     def sealed_segments(self) -> list[Path]:
         """Own segments that are complete, oldest first."""
-        return [path for path in self._pending if path != self._segment]
+        return [path for path, segment in self._pending.items() if segment is not self._current]
 
     def delete(self, segment: Path) -> None:
         """Forget a delivered segment."""
         segment.unlink(missing_ok=True)
-        _, size, _ = self._pending.pop(segment, (0, 0, 0.0))
-        self._size_bytes -= size
+        known = self._pending.pop(segment, None)
+        self._size_bytes -= known.size_bytes if known is not None else 0
 
     def adopt(self) -> list[Path]:
         """Take over the segments of dead workers by moving them into this directory."""
@@ -176,17 +189,17 @@ class Spool:
         target = self.directory / f"{segment.stem}-{segment.parent.name}{SUFFIX}"
         os.replace(segment, target)
         count = sum(1 for _ in read_segment(target))
-        self._pending[target] = (count, stat.st_size, stat.st_mtime)
+        self._pending[target] = _Segment(target, count, stat.st_size, stat.st_mtime)
         self._size_bytes += stat.st_size
         return target
 
     def depth(self) -> SpoolDepth:
         """Numbers for metrics, health and the sync report."""
-        oldest = min((first for _, _, first in self._pending.values()), default=None)
+        waiting = self._pending.values()
         return SpoolDepth(
-            events=sum(events for events, _, _ in self._pending.values()) + len(self._memory),
+            events=sum(segment.events for segment in waiting) + len(self._memory),
             size_bytes=self._size_bytes,
-            oldest_at=oldest,
+            oldest_at=min((segment.first_at for segment in waiting), default=None),
             dropped=self.dropped,
             disk_error=self.disk_error,
         )

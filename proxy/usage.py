@@ -4,16 +4,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypedDict
+from typing import Any
 
 import orjson
 
 from proxy.capture import Capture
-from proxy.contract import EventStatus, UsageEventDocument
+from proxy.contract import AttemptDocument, EventStatus, UsageEventDocument
 from proxy.grant import admission_document
 from proxy.metering import Usage, cost_of, plain
 from proxy.refusals import Refusal
-from proxy.snapshot import Deployment, Price
+from proxy.snapshot import Deployment
 from proxy.trace import Trace
 
 # Providers do not charge for these.
@@ -23,7 +23,7 @@ FREE_KINDS = ("count_tokens", "moderation")
 CountTokens = Callable[[str, Any], int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _End:
     """How a request ended and what it consumed."""
 
@@ -201,61 +201,17 @@ def _cost(
     return None if any(deployment.price.units.values()) else cost
 
 
-class _Consumed(TypedDict):
-    """The part of an event that says what was used and what it costs."""
-
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-    other_units: dict[str, str]
-    price_version: str | None
-    unit_prices: dict[str, str]
-    cost: str | None
-    estimated: bool
-
-
-class _Times(TypedDict):
-    """The part of an event that says how long it took, in milliseconds."""
-
-    latency_ms: float
-    ttft_ms: float | None
-    overhead_ms: float | None
-
-
-def _consumed(usage: Usage, price: Price | None, cost: Decimal | None) -> _Consumed:
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_read_tokens": usage.cache_read_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "other_units": {unit: plain(count) for unit, count in usage.other_units.items()},
-        "price_version": price.version if price else None,
-        "unit_prices": {u: plain(p) for u, p in price.units.items()} if price else {},
-        "cost": None if cost is None else plain(cost),
-        "estimated": usage.estimated,
-    }
-
-
-def _times(trace: Trace, ttft_ms: float | None) -> _Times:
-    latency_ms = trace.elapsed_ms()
-    in_provider_ms = sum(attempt["latency_ms"] for attempt in trace.attempts)
-    return {
-        "latency_ms": round(latency_ms, 3),
-        "ttft_ms": None if ttft_ms is None else round(ttft_ms, 3),
-        "overhead_ms": round(max(latency_ms - in_provider_ms, 0.0), 3) if trace.attempts else None,
-    }
-
-
 def _event(trace: Trace, end: _End, deployment: Deployment | None) -> UsageEventDocument:
-    policy = trace.policy
-    served = trace.served_by()
+    """One dictionary in one go: this is written for every request."""
+    policy, usage, attempts = trace.policy, end.usage, trace.attempts
+    served = attempts[-1] if attempts else None
+    price = deployment.price if deployment is not None else None
+    model = deployment.model if deployment is not None else trace.model
+    latency_ms = trace.elapsed_ms()
     return {
         "event_id": trace.event_id,
         "started_at": trace.started_at.isoformat(),
-        "revision": trace.snapshot.revision if trace.snapshot else None,
+        "revision": trace.snapshot.revision if trace.snapshot is not None else None,
         "key_id": policy["key_id"],
         "public_id": policy["public_id"],
         "user_id": policy["user_id"],
@@ -264,20 +220,50 @@ def _event(trace: Trace, end: _End, deployment: Deployment | None) -> UsageEvent
         "tags": policy["tags"],
         "route": trace.route,
         "requested_model": trace.requested_model,
-        "model": deployment.model if deployment else trace.model,
-        "deployment": deployment.id if deployment else (served["deployment"] if served else None),
-        "why": served["why"] if served else "first",
+        "model": model,
+        "deployment": _deployment_id(deployment, served),
+        "why": served["why"] if served is not None else "first",
         "status": end.status,
         "http_status": end.http_status,
         "error_class": end.error_class,
         "error": end.error,
-        **_consumed(end.usage, deployment.price if deployment else None, end.cost),
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "other_units": _plain_units(usage.other_units),
+        "price_version": price.version if price is not None else None,
+        "unit_prices": price.texts if price is not None else {},
+        "cost": plain(end.cost) if end.cost is not None else None,
+        "estimated": usage.estimated,
         "streaming": trace.streaming,
-        **_times(trace, end.ttft_ms),
-        "attempts": trace.attempts,
-        "lane": "litellm",
-        "admission": admission_document(
-            trace.grant, model=deployment.model if deployment else trace.model, served=deployment
-        ),
+        "latency_ms": round(latency_ms, 3),
+        "ttft_ms": round(end.ttft_ms, 3) if end.ttft_ms is not None else None,
+        "overhead_ms": _overhead_ms(latency_ms, attempts),
+        "attempts": attempts,
+        "lane": served.get("lane", "litellm") if served is not None else "litellm",
+        "lane_reason": trace.lane_reason,
+        "admission": admission_document(trace.grant, model=model, served=deployment),
         "saved_cost": None,
     }
+
+
+def _deployment_id(deployment: Deployment | None, served: AttemptDocument | None) -> str | None:
+    """Of a deployment that the snapshot no longer has, too."""
+    if deployment is not None:
+        return deployment.id
+    return served["deployment"] if served is not None else None
+
+
+def _plain_units(units: dict[str, Decimal]) -> dict[str, str]:
+    return {unit: plain(count) for unit, count in units.items()} if units else {}
+
+
+def _overhead_ms(latency_ms: float, attempts: list[AttemptDocument]) -> float | None:
+    """Latency without what the attempts took; None when nothing was attempted."""
+    if not attempts:
+        return None
+    for attempt in attempts:
+        latency_ms -= attempt["latency_ms"]
+    return round(max(latency_ms, 0.0), 3)

@@ -4,8 +4,18 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.metering import Usage, cost_of, plain, usage_from_anthropic, usage_from_openai
+from proxy.metering import (
+    Usage,
+    cost_of,
+    cost_of_tokens,
+    cost_of_units,
+    plain,
+    usage_from_anthropic,
+    usage_from_openai,
+)
 from proxy.snapshot import Price
 
 TOKENS = {"input_token": "0.000003", "output_token": "0.000015"}
@@ -63,6 +73,21 @@ def test_no_price_at_all_is_unpriced() -> None:
 
 def test_free_is_zero_not_unpriced() -> None:
     assert cost_of(Usage(10, 5), price(input_token="0", output_token="0")) == 0
+
+
+_COUNTS = st.integers(0, 10_000) | st.sampled_from([0, 1, 2**31 - 1])
+_UNITS = st.dictionaries(
+    st.sampled_from([*TOKENS, *CACHE, "reasoning_token", "input_audio_token", "request", "image"]),
+    st.decimals(min_value=0, max_value=1, places=9) | st.just(Decimal("2.5E-7")),
+)
+
+
+@given(st.builds(Usage, *[_COUNTS] * 5, st.just({})), _UNITS)
+def test_tokens_alone_cost_what_the_whole_reckoning_says(
+    usage: Usage, units: dict[str, Decimal]
+) -> None:
+    """To the last digit, and unpriced in the same cases."""
+    assert str(cost_of_tokens(usage, units)) == str(cost_of_units(usage, units))
 
 
 def test_openai_usage() -> None:
