@@ -15,7 +15,7 @@ from litellm.proxy import proxy_server
 from litellm.proxy.hooks.responses_id_security import ResponsesIDSecurity
 from litellm.responses.utils import ResponsesAPIRequestUtils
 
-from proxy.litellm_facts import LiteLlmFacts
+from proxy.direct_request import LiteLlmFacts
 from proxy.plugin import INTERNAL_TOKEN, RECORDER
 from proxy.router import RouterApplier, new_router
 from proxy.snapshot import Deployment, Snapshot

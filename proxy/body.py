@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from proxy.fields import is_refused, is_stripped
+from proxy.fields import ORDINARY, is_refused, is_stripped
 from proxy.refusals import Refusal, bad_body, body_too_large
 from proxy.routes import InferenceRoute
 
@@ -83,6 +83,9 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 
 def clean_json(body: dict[str, Any], route: InferenceRoute) -> None:
     """Refuse or strip steering fields, in place."""
+    if body.keys() <= ORDINARY:
+        _refuse_gateway_tools(body.get("tools"))
+        return
     for name in [name for name in body if is_stripped(name)]:
         del body[name]
     for name in body:

@@ -14,9 +14,11 @@ import logging
 import time
 from importlib import resources
 
+import orjson
+
 from proxy.cache_entry import CachedAnswer, UnreadableEntry, open_answer, seal_answer
 from proxy.cache_key import CacheKeys, Headers, derived_key
-from proxy.cache_rules import is_offered, use_for
+from proxy.cache_rules import use_for
 from proxy.cache_use import CacheUse
 from proxy.contract import UsageEventDocument
 from proxy.metrics import Metrics
@@ -60,14 +62,11 @@ class ResponseCache:
 
     # --- reading -------------------------------------------------------------------------
 
-    async def lookup(self, trace: Trace, headers: Headers, body: bytes) -> CachedAnswer | None:
-        """The kept answer to a checked request; else the request learns what to collect.
-
-        `body` is what would be passed on.
-        """
-        if self._link is None or not is_offered(trace):
+    async def lookup(self, trace: Trace, headers: Headers) -> CachedAnswer | None:
+        """The kept answer to a request that is offered the cache; else what to collect is set."""
+        if self._link is None:
             return None
-        headers = list(headers)
+        headers, body = list(headers), orjson.dumps(trace.body)
         use = use_for(trace, headers, body)
         if use == "off":
             trace.cache = CacheUse.bypassed()

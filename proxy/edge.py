@@ -35,6 +35,7 @@ from proxy.body import (
     write_form,
 )
 from proxy.cache_replay import replay
+from proxy.cache_rules import is_offered
 from proxy.contract import KeyPolicy
 from proxy.estimate import cap_output, demand_of
 from proxy.policies import KEY_PREFIX, is_expired
@@ -63,6 +64,7 @@ from proxy.worker import Receive, Scope, Send, Worker
 logger = logging.getLogger("gateway.edge")
 
 _KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+_OUR_BEARER = b"Bearer " + KEY_PREFIX.encode()
 CUSTOMER_MAX_CHARS = 200
 
 
@@ -205,22 +207,23 @@ class Edge:
         try:
             self._usable(policy)
             trace.snapshot = self._snapshot()
-            body, content_type = await self._prepare(trace, scope, receive)
+            form, content_type = await self._prepare(trace, scope, receive)
             self._check_blocks(trace)
             if self.worker.backend is None:
                 raise starting()
         except Refusal as refusal:
             await self._refuse(refusal, send, anthropic_shape=route.anthropic_shape, trace=trace)
             return
-        kept = await self.worker.cache.lookup(trace, scope["headers"], body)
-        if kept is not None:
-            await replay(self.worker, trace, kept, send)
-            return
+        if is_offered(trace):
+            kept = await self.worker.cache.lookup(trace, scope["headers"])
+            if kept is not None:
+                await replay(self.worker, trace, kept, send)
+                return
         relay = Relay(self.worker, trace, scope, receive, send)
-        await relay.run(body, content_type)
+        await relay.run(form, content_type)
 
     async def _prepare(self, trace: Trace, scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
-        """Read, check and rewrite the body; fill the trace. Gives body and content type."""
+        """Read, check and rewrite the body; fill the trace. Gives form and content type."""
         assert trace.inference is not None
         raw = await read_body(scope, receive, self.worker.settings.max_body_bytes)
         content_type = (_header(scope, b"content-type") or b"application/json").decode("latin-1")
@@ -241,14 +244,15 @@ class Edge:
         clean_json(body, trace.inference)
         check_required(body, trace.inference)
         body["model"] = trace.model
-        if trace.streaming and trace.inference.kind in ("chat", "completion"):
-            _ask_for_usage(trace, body)
-        cap_output(body, trace.inference.kind, trace.policy, self._snapshot().environment)
-        trace.body = body
-        content = orjson.dumps(body)
         kind = trace.inference.kind
-        trace.demand = demand_of(body, kind, body_bytes=len(content), form=False)
-        return content, b"application/json"
+        if trace.streaming and kind in ("chat", "completion"):
+            _ask_for_usage(trace, body)
+        cap_output(body, kind, trace.policy, self._snapshot().environment)
+        trace.body = body
+        # As text, without the escapes that some clients write instead of letters.
+        size = len(orjson.dumps(body)) if b"\\u" in raw else len(raw)
+        trace.demand = demand_of(body, kind, body_bytes=size, form=False)
+        return b"", b"application/json"
 
     def _choose(self, trace: Trace, fields: dict[str, Any]) -> None:
         """Model and the facts of the request that the event will carry."""
@@ -289,6 +293,8 @@ def _presented_key(scope: Scope) -> str | None:
     """The virtual key, from whichever header the client's library uses for keys."""
     found: dict[bytes, str] = {}
     for name, value in scope["headers"]:
+        if name == b"authorization" and value.startswith(_OUR_BEARER):
+            return str(value[7:].decode("latin-1").strip())
         if name in _KEY_HEADERS and name not in found:
             found[name] = value.decode("latin-1").strip()
     bearer = found.get(b"authorization", "")

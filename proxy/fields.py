@@ -228,6 +228,42 @@ STRIPPED = frozenset(
 ALLOWED = frozenset({"anthropic_beta", "anthropic_version"})
 
 
+# What most requests consist of: looked up at once, instead of name by name.
+ORDINARY = frozenset(
+    {
+        "dimensions",
+        "encoding_format",
+        "frequency_penalty",
+        "input",
+        "instructions",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "messages",
+        "model",
+        "n",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "prompt",
+        "reasoning_effort",
+        "response_format",
+        "seed",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+    }
+)
+
+
 def is_refused(name: str) -> bool:
     """Whether a body that carries the field is refused."""
     return name in REFUSED or (name.startswith(REFUSED_PREFIXES) and name not in ALLOWED)

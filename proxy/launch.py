@@ -409,6 +409,7 @@ def _server_config(settings: ProxySettings, app: "AsgiApp") -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
         backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),

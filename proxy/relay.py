@@ -25,7 +25,7 @@ from proxy.errors import code_of, type_of
 from proxy.metering import Usage
 from proxy.refusals import Refusal, error_body
 from proxy.retry import UNHEALTHY
-from proxy.routing import Step, Walk, plan
+from proxy.routing import Step, Walk
 from proxy.snapshot import Deployment
 from proxy.trace import Trace
 from proxy.usage import finished_event, needs_estimate, refused_event
@@ -80,7 +80,8 @@ class Relay:
 
     async def _serve(self, body: bytes, content_type: bytes, watch: Watch) -> None:
         keeper = self._keeper()
-        walk = Walk(self.trace, plan(self.trace, keeper=keeper), self.worker.breakers)
+        plan = self.worker.planner.plan(self.trace, keeper=keeper)
+        walk = Walk(self.trace, plan, self.worker.breakers)
         while (step := walk.next()) is not None:
             if not await self._pause(step.wait_s, watch):
                 await self._end(None)

@@ -25,6 +25,7 @@ from proxy.retry import rule_of, wait_s
 from proxy.snapshot import Deployment, Snapshot
 from proxy.trace import Trace
 
+PLANS_MAX = 10_000
 ATTEMPTS_MAX = 50  # of one request; a usage event takes no more than a hundred
 
 
@@ -37,9 +38,9 @@ class Plan:
     deployments: dict[str, tuple[Deployment, ...]]  # by model
 
     @property
-    def targets(self) -> list[Deployment]:
+    def targets(self) -> tuple[Deployment, ...]:
         """Every deployment that may be called, the requested model's first."""
-        return [row for rows in self.deployments.values() for row in rows]
+        return tuple(row for rows in self.deployments.values() for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +54,42 @@ class Step:
     against_breaker: bool = False  # everything is kept out, and the settings say: try
 
 
-def plan(trace: Trace, *, keeper: str | None = None) -> Plan:
-    """What may serve the request: its model, and the chain's models that its key may use.
+class Planner:
+    """Plans of the present snapshot, made once for each model and list of allowed models."""
 
-    `keeper` is the deployment that keeps the conversation which the request continues.
-    """
-    snapshot = trace.snapshot
-    assert snapshot is not None
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._plans: dict[tuple[str, tuple[str, ...] | None], Plan] = {}
+
+    def plan(self, trace: Trace, *, keeper: str | None = None) -> Plan:
+        """What may serve the request: its model, and the chain's models that its key may use.
+
+        `keeper` is the deployment that keeps the conversation which the request continues.
+        """
+        assert trace.snapshot is not None
+        if trace.snapshot is not self._snapshot or len(self._plans) >= PLANS_MAX:
+            self._snapshot, self._plans = trace.snapshot, {}
+        allowed = trace.policy["models"]
+        key = (trace.model, None if allowed is None else tuple(allowed))
+        found = self._plans.get(key)
+        if found is None:
+            found = self._plans[key] = _plan(trace, trace.snapshot)
+        return found if keeper is None else _kept_by(found, keeper)
+
+
+def _plan(trace: Trace, snapshot: Snapshot) -> Plan:
     chains: dict[ChainKind, tuple[str, ...]] = {}
     if snapshot.environment["fallback_enabled"]:
         for kind in CHAIN_KINDS:
             found = snapshot.chains.get((trace.model, kind), ())
             chains[kind] = tuple(name for name in found if _may_follow(trace, snapshot, name))
     names = [trace.model, *(name for chain in chains.values() for name in chain)]
-    deployments = {name: snapshot.by_model.get(name, ()) for name in names}
-    kept = tuple(row for row in deployments[trace.model] if row.id == keeper)
-    if kept:
-        deployments[trace.model] = kept
-    return Plan(trace.model, chains, deployments)
+    return Plan(trace.model, chains, {name: snapshot.by_model.get(name, ()) for name in names})
+
+
+def _kept_by(plan: Plan, keeper: str) -> Plan:
+    kept = tuple(row for row in plan.deployments[plan.model] if row.id == keeper)
+    return replace(plan, deployments={**plan.deployments, plan.model: kept}) if kept else plan
 
 
 def _may_follow(trace: Trace, snapshot: Snapshot, name: str) -> bool:

@@ -21,12 +21,13 @@ from proxy.cache import ResponseCache
 from proxy.clock import Clock
 from proxy.contract import PolicyFeed, SyncReport, UsageEventDocument
 from proxy.control import ControlPlane, ControlPlaneError
+from proxy.direct_request import LiteLlmFacts
 from proxy.health import Health
 from proxy.lanes import Lanes
-from proxy.litellm_facts import LiteLlmFacts
 from proxy.metrics import Metrics
 from proxy.policies import PolicyTable
 from proxy.redis_link import RedisLink
+from proxy.routing import Planner
 from proxy.settings import ProxySettings
 from proxy.shipper import SHIP_INTERVAL_MAX_S, Shipper
 from proxy.snapshot import Deployment, Snapshot
@@ -111,6 +112,7 @@ class Worker:
         )
         self._make_shared_parts()
         self.lanes = Lanes(backend) if backend is not None else None
+        self.planner = Planner()
         self.sync = Synchroniser(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
