@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 BUDGET_US = 30.0
+FLUSH = "(both, and a flush)"  # twice a second, not part of a request
 Stage = Callable[[], object]
 
 
@@ -105,12 +106,18 @@ def stages(spool_at: Path) -> dict[str, Stage]:
         metrics.admission.holds.set(16)
         metrics.in_flight.dec()
 
+    def flushed() -> None:
+        metrics.observe(event)
+        beside()
+        metrics.flush()
+
     return {
         "event": lambda: finished_event(trace, capture, aborted=False, count_tokens=None),
         "encode": lambda: encode(event),
         "spool.append": lambda: spool.append(record),
         "metrics.observe": lambda: metrics.observe(event),
         "other instruments": beside,
+        FLUSH: flushed,
     }
 
 
@@ -144,8 +151,9 @@ def report(figures: dict[str, list[float]]) -> None:
     print("| stage | CPU us | quickest |\n|---|---|---|")  # noqa: T201
     for name, took in figures.items():
         print(f"| {name} | {statistics.median(took):.2f} | {min(took):.2f} |")  # noqa: T201
-    whole = sum(statistics.median(took) for took in figures.values())
-    quickest = sum(min(took) for took in figures.values())
+    of_request = [took for name, took in figures.items() if name != FLUSH]
+    whole = sum(statistics.median(took) for took in of_request)
+    quickest = sum(min(took) for took in of_request)
     print(f"| together | {whole:.2f} | {quickest:.2f} |")  # noqa: T201
     assert quickest < BUDGET_US, f"{quickest:.1f} us of CPU for one request"
 
