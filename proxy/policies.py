@@ -28,7 +28,7 @@ from proxy.snapshot import SnapshotError, open_sealed
 PEPPER_ID = "pepper"
 KEY_PREFIX = "sk-gw-"
 EVERY = "*"  # the subject of a scope's default rules
-MERGED_MAX = 20_000  # customers can be anything, and as many
+MERGED_MAX = 5_000  # a rule for every customer speaks of as many as callers can think of
 
 # What an earlier version's feed, or its last good state on disk, does not say.
 _KEY_DEFAULTS: dict[str, Any] = {
@@ -128,12 +128,16 @@ class PolicyTable:
 
     def rules_of(self, scope: Scope, subject: str) -> SubjectRules:
         """What holds for one subject. Empty when nobody made a rule."""
-        key = (scope, subject)
+        found = self._ruled((scope, subject))
+        return found or SubjectRules(scope, subject, subject, None, (), ())
+
+    def _ruled(self, key: tuple[Scope, str]) -> SubjectRules | None:
+        """None when nobody made a rule. That is not kept: it would be a list of all customers."""
         found = self._merged.get(key)
-        if found is None:
+        if found is None and (key in self._subjects or (key[0], EVERY) in self._subjects):
             if len(self._merged) >= MERGED_MAX:
                 self._merged.clear()
-            found = self._merged[key] = self._merge(scope, subject)
+            found = self._merged[key] = self._merge(*key)
         return found
 
     def _merge(self, scope: Scope, subject: str) -> SubjectRules:
@@ -161,8 +165,8 @@ class PolicyTable:
             ("key", policy["key_id"]),
             ("customer", customer or None),
         )
-        found = [self.rules_of(scope, subject) for scope, subject in subjects if subject]
-        return [rules for rules in found if rules.budgets or rules.limits or rules.blocked]
+        found = [self._ruled((scope, subject)) for scope, subject in subjects if subject]
+        return [each for each in found if each and (each.budgets or each.limits or each.blocked)]
 
 
 def _not_replaced(defaults: Iterable[Rule], own: Iterable[Rule]) -> list[Rule]:
