@@ -1,0 +1,98 @@
+"""What LiteLLM does with the parameters of a request: kept, left out, renamed. Pure.
+
+The rules are LiteLLM's own answers, asked once per deployment (litellm_facts.py); here they
+are data, so that a request is judged by a few set operations.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxy.routes import Kind
+
+MOST_STOPS = 4  # LiteLLM cuts longer lists
+
+
+@dataclass(frozen=True, slots=True)
+class ParamRules:
+    """The parameters of one route of one deployment.
+
+    A name that is in none of the sets is the provider's own and passes, as long as LiteLLM
+    does not know it.
+    """
+
+    kept: frozenset[str]  # whatever their value
+    dropped: frozenset[str] = frozenset()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    ones: frozenset[str] = frozenset()  # kept with the value 1, else dropped
+    # Values that are kept, and values that are dropped; with any other, only LiteLLM knows.
+    choices: Mapping[str, tuple[frozenset[Any], frozenset[Any]]] = field(default_factory=dict)
+    entangled: frozenset[str] = frozenset()  # what becomes of them depends on reasoning_effort
+    known: frozenset[str] = frozenset()  # names that mean something to LiteLLM
+    unknown_dropped: bool = False  # instead of passed to the provider
+
+
+@dataclass(frozen=True, slots=True)
+class LiteLlmFacts:
+    """What LiteLLM knows of a deployment that decides what it sends."""
+
+    provider: str  # LiteLLM's name of the API that is spoken
+    model: str  # as it is sent
+    params: Mapping[Kind, ParamRules]  # of the routes that are not translated
+    developer_kept: bool = False  # messages with the role `developer` stay what they are
+    system_kept: bool = True
+    tools_bridged: bool = False  # requests with tools go to another API of the provider
+    openai_itself: bool = False  # OpenAI's own host
+    environment: str = ""  # a variable of the environment that LiteLLM would take into account
+
+
+def apply_params(rules: ParamRules, body: dict[str, Any]) -> dict[str, Any] | str:
+    """The parameters as LiteLLM sends them, or the reason why only it can tell.
+
+    The same object when nothing changes.
+    """
+    if rules.entangled and "reasoning_effort" in body and not rules.entangled.isdisjoint(body):
+        return reason("reasoning_effort")
+    if not (body.keys() <= rules.kept) or None in body.values():
+        changed = _rewritten(rules, body)
+        if isinstance(changed, str):
+            return changed
+        body = changed
+    stop = body.get("stop")
+    if stop.__class__ is list and len(stop) > MOST_STOPS:
+        return {**body, "stop": stop[:MOST_STOPS]}
+    return body
+
+
+def _rewritten(rules: ParamRules, body: dict[str, Any]) -> dict[str, Any] | str:
+    new: dict[str, Any] = {}
+    for name, value in body.items():
+        if value is None or name in rules.dropped:
+            continue
+        if name in rules.kept:
+            new[name] = value
+        elif name in rules.renamed:
+            if rules.renamed[name] in body:
+                return reason(name)
+            new[rules.renamed[name]] = value
+        elif name in rules.ones:
+            if not isinstance(value, int | float):
+                return reason(name)
+            if value == 1:
+                new[name] = value
+        elif name in rules.choices:
+            kept, dropped = rules.choices[name]
+            if not isinstance(value, str | int | float) or value not in kept | dropped:
+                return reason(name)
+            if value in kept:
+                new[name] = value
+        elif name in rules.known:
+            return reason(name)
+        elif not rules.unknown_dropped:
+            new[name] = value
+    return new
+
+
+def reason(name: str) -> str:
+    """Why a request stays on LiteLLM's lane: what it would do with a parameter."""
+    return f"parameter:{name}"[:100]
