@@ -23,6 +23,10 @@ from proxy.worker import AsgiApp
 
 logger = logging.getLogger("gateway.backend")
 
+# Of some families LiteLLM would fetch the tokenizer from Hugging Face while a request waits, and
+# again whenever that fails: half a minute each time where the network does not let it out.
+litellm.disable_hf_tokenizer_download = True
+
 # It logs pages of traceback for every failed call; ours are in the usage events, scrubbed.
 for _name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -57,6 +61,12 @@ def import_late_modules() -> None:
             importlib.import_module(name)
         except ImportError:
             logger.info("%s is not a part of this LiteLLM: first requests may be slower", name)
+
+
+def load_tokenizers() -> None:
+    """Before the fork: they are shared, 70 MB, and nobody waits a second for his count."""
+    for model in ("gpt-4", "gpt-4o"):  # of the two vocabularies that everything is counted with
+        litellm.token_counter(model=model, text="a word")
 
 
 class LiteLlmError(Exception):

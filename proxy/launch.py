@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 
 from proxy.errors import scrub
+from proxy.memory import steady_allocator, without_source_lines
 from proxy.settings import ProxySettings, SettingsError, load_settings
 from proxy.state import StateDirectory, write_atomically
 
@@ -219,10 +220,13 @@ class Launcher:
 
     def _import_backend(self) -> None:
         started = time.monotonic()
+        steady_allocator()
         gc.disable()  # nothing of it is garbage: a fifth less time
-        from proxy.backend import LiteLlm, import_late_modules
+        from proxy.backend import LiteLlm, import_late_modules, load_tokenizers
 
         import_late_modules()
+        load_tokenizers()
+        without_source_lines()
         self.backend = LiteLlm()
         gc.collect()
         gc.freeze()

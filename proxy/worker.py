@@ -6,7 +6,6 @@ be refused and asks for patience otherwise.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import socket
@@ -24,6 +23,7 @@ from proxy.control import ControlPlane, ControlPlaneError
 from proxy.direct_request import LiteLlmFacts
 from proxy.health import Health
 from proxy.lanes import Lanes
+from proxy.memory import collect_loop
 from proxy.metrics import Metrics
 from proxy.policies import PolicyTable
 from proxy.redis_link import RedisLink
@@ -43,7 +43,6 @@ FIRST_SYNC_MAX_S = 5.0
 FINAL_FLUSH_MAX_S = 3.0
 GAUGE_INTERVAL_S = 2.0
 TELL_INTERVAL_S = 0.5
-COLLECT_INTERVAL_S = 60.0
 TRANSITIONS_AT_ONCE = 200
 
 Scope = MutableMapping[str, Any]
@@ -162,7 +161,7 @@ class Worker:
         self.spawn(self.breakers.listen())
         self.spawn(self.shipper.run())
         self.spawn(self._gauge_loop())
-        self.spawn(_collect_loop())
+        self.spawn(collect_loop())
         self.spawn(self.heartbeat.run())
         if self.admission.settlements is not None:
             self.spawn(self.admission.settlements.run())
@@ -297,12 +296,3 @@ class Worker:
         metrics.spool_bytes.set(depth.size_bytes)
         metrics.policy_version.set(self.policies.version)
         metrics.revision.set(self.snapshot.revision if self.snapshot else 0)
-
-
-async def _collect_loop() -> None:
-    """The collector's thresholds are high, for speed (launch.py): what became old before it died
-    would wait for hours. What LiteLLM's import made is frozen, so a round is short.
-    """
-    while True:
-        await asyncio.sleep(COLLECT_INTERVAL_S)
-        gc.collect()
