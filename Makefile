@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install run demo test check lint fmt docs lock bench chaos soak
+.PHONY: help install run demo test check lint fmt docs lock bench ledger chaos soak
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -67,7 +67,11 @@ lock: $(STAMP) ## compile requirements/*.in to lock files with hashes
 		$(COMPILE) requirements/$$part.in -c requirements/dev.txt -o requirements/$$part.txt || exit 1; \
 	done
 
-bench: $(STAMP) ## the ledger's figures of docs/performance.md on this machine
+# BENCH="--quick" for four minutes of it, BENCH="--write" for docs/performance.md.
+bench: $(STAMP) ## the gateway against LiteLLM and Portkey (25 minutes; needs wrk)
+	$(BIN)/python -m tests.bench.lanes $(BENCH)
+
+ledger: $(STAMP) ## the ledger's figures of docs/performance.md on this machine
 	$(BIN)/pytest tests/bench -q -s -o norecursedirs=
 
 chaos: $(STAMP) ## what fails, fails under load here: limits, holds, outages (half an hour; needs libfaketime)

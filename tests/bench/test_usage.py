@@ -1,4 +1,4 @@
-"""`make bench`: the figures of the ledger in docs/performance.md, on this machine."""
+"""`make ledger`: the figures of the ledger in docs/performance.md, on this machine."""
 
 import os
 

@@ -1,0 +1,250 @@
+"""The rounds: each variant loaded in turn, watched, and its books balanced afterwards."""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tests.bench.lanes import machine, pace, verify, wrk
+from tests.bench.lanes.machine import Cores
+from tests.bench.lanes.matrix import Plan
+from tests.bench.lanes.variants import BY_NAME, Case, Site, Variant
+
+WARM_UP_S = 2.0
+SETTLE_MAX_S = 30.0
+SILENCE_MAX_S = 6.0  # events that have not come by then are lost
+# What runs on after an answer: callbacks, spools, reads of streams that were abandoned.
+REST_S = 1.2
+WATCH_EVERY_S = 0.5
+# So slow a variant is loaded until each connection was answered some times.
+TURNS = 6
+SECONDS_MAX = 12.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One variant, once."""
+
+    figures: wrk.Figures
+    cpu_ms: float | None  # of the gateway's processes, per request
+    memory_mb: float | None
+
+
+@dataclass
+class Results:
+    """Of the whole run."""
+
+    samples: dict[tuple[Case, str], list[Sample]] = field(default_factory=dict)
+    paced: dict[str, list[pace.Paced]] = field(default_factory=dict)  # plain, at 70%
+    paced_rate: float = 0.0
+    first_token: dict[str, list[pace.Paced]] = field(default_factory=dict)
+    workers: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # variant -> why
+    events: int = 0
+    bodies: int = 0
+    errors: int = 0
+
+    def median(self, case: Case, name: str, figure: Callable[[Sample], float]) -> float | None:
+        """Over the rounds; None when it was not measured."""
+        samples = self.samples.get((case, name))
+        return statistics.median(figure(sample) for sample in samples) if samples else None
+
+    def rate(self, case: Case, name: str) -> float | None:
+        """Requests per second."""
+        return self.median(case, name, lambda sample: sample.figures.rate)
+
+
+class Watch:
+    """Compares bodies while the load runs."""
+
+    def __init__(self, site: Site, variant: Variant, case: Case) -> None:
+        self._asked = (site, variant, case)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.wrong: list[str] = []
+        self.count = 0
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(WATCH_EVERY_S):
+            self.wrong += verify.check(*self._asked)
+            self.count += verify.asks(*self._asked[1:])
+
+
+@dataclass
+class Bench:
+    """Everything that runs, and what came of it so far."""
+
+    site: Site
+    cores: Cores
+    peer: Any
+    results: Results
+    log: Callable[[str], None]
+
+    def can(self, name: str, case: Case) -> bool:
+        """Whether a variant takes part in a case. A rival that cannot is left out."""
+        variant = BY_NAME[name]
+        place = f"{name} {'streams' if case.stream else 'plain'}"
+        if variant.server and variant.server not in self.site.ports:
+            return False
+        if place in self.results.left_out:
+            return False
+        wrong = verify.check(self.site, variant, case)
+        if wrong and variant.server not in ("", "ours"):
+            self.results.left_out[place] = wrong[0]
+            self.log(f"left out: {wrong[0]}")
+            return False
+        self.results.problems += wrong
+        return True
+
+    def run(self, plan: Plan) -> None:
+        """All rounds of a case."""
+        able = [name for name in plan.variants if self.can(name, plan.case)]
+        for name in able:
+            self._warm(BY_NAME[name], plan)
+        for number in range(plan.rounds):
+            for name in able:
+                sample = self.once(BY_NAME[name], plan.case, plan.seconds)
+                self.results.samples.setdefault((plan.case, name), []).append(sample)
+                self.log(
+                    f"{plan.case.title}, round {number + 1}, {name}: "
+                    f"{sample.figures.rate:,.0f}/s, p50 {sample.figures.p50_ms:.2f} ms"
+                )
+
+    def _warm(self, variant: Variant, plan: Plan) -> None:
+        """Also tells how fast the variant is, so that slow ones are loaded for longer."""
+        connections = min(plan.case.connections, 16)
+        found = wrk.run(
+            self.site.request(variant, plan.case),
+            connections=connections, seconds=WARM_UP_S, cores=self.cores.load,
+        )  # fmt: skip
+        self._rates[variant.name] = max(found.rate, 1.0) if not plan.case.ms else 0.0
+
+    _rates: dict[str, float] = field(default_factory=dict)
+
+    def once(self, variant: Variant, case: Case, seconds: float) -> Sample:
+        """Load a variant once; checks everything that can be checked."""
+        rate = self._rates.get(variant.name)
+        if rate:
+            seconds = max(seconds, min(SECONDS_MAX, TURNS * case.connections / rate))
+        self.settle()
+        pid = self.site.pids.get(variant.server)
+        before_calls = self.calls()
+        before_cpu = machine.tree_cpu_s(pid) if pid else 0.0
+        with Watch(self.site, variant, case) as watch:
+            figures = wrk.run(
+                self.site.request(variant, case),
+                connections=case.connections, seconds=seconds, cores=self.cores.load,
+            )  # fmt: skip
+        answered = figures.requests + watch.count
+        self.wait_events(variant, answered)
+        cpu = machine.tree_cpu_s(pid) - before_cpu if pid else None
+        memory = machine.memory_mb(pid) if pid else None
+        self.results.bodies += watch.count
+        found = watch.wrong + _wrong_figures(variant, figures)
+        found += self._balance(variant, case, answered, before_calls)
+        self.note(variant, case, found, figures)
+        return Sample(figures, cpu * 1000 / max(1, answered) if cpu is not None else None, memory)
+
+    def note(
+        self, variant: Variant, case: Case, found: list[str], figures: wrk.Figures | None = None
+    ) -> None:
+        """What was wrong, said once and kept."""
+        if figures is not None:
+            self.results.errors += figures.broken
+        for text in found:
+            line = (
+                text if text.startswith(variant.name) else f"{variant.name}, {case.title}: {text}"
+            )
+            self.log(f"WRONG: {line}")
+            self.results.problems.append(line)
+
+    # --- books -----------------------------------------------------------------------------
+
+    def calls(self) -> dict[str, int]:
+        """Calls that the provider has answered so far, by caller."""
+        told = httpx.get(f"{self.site.provider}/counts", trust_env=False).json()
+        return {str(name): int(count) for name, count in told.items()}
+
+    def settle(self) -> None:
+        """Nothing is on its way any more; counting starts at zero."""
+        self._quiet()
+        self.peer.forget()
+
+    def _quiet(self) -> None:
+        """Wait until events have stopped coming."""
+        last, since = -1, time.monotonic()
+        deadline = since + SETTLE_MAX_S
+        while time.monotonic() < deadline:
+            now = self.peer.counted().get("events", 0)
+            if now != last:
+                last, since = now, time.monotonic()
+            elif time.monotonic() - since >= REST_S:
+                return
+            time.sleep(0.1)
+
+    def wait_events(self, variant: Variant, answered: int) -> None:
+        """Until every answered request has been told of, or nothing comes any more."""
+        told, since = -1, time.monotonic()
+        while variant.event and (now := self.peer.counted().get(variant.event, 0)) < answered:
+            if now != told:
+                told, since = now, time.monotonic()
+            elif time.monotonic() - since > SILENCE_MAX_S:
+                break
+            time.sleep(0.1)
+        self._quiet()
+
+    def _balance(
+        self, variant: Variant, case: Case, answered: int, before: dict[str, int]
+    ) -> list[str]:
+        """Answers, calls of the provider and events must agree."""
+        if variant.server != "ours":
+            return []
+        after, events = self.calls(), self.peer.counted()
+        caller = variant.model
+        called = after.get(caller, 0) - before.get(caller, 0)
+        by_sdk = after.get(f"{caller}:sdk", 0) - before.get(f"{caller}:sdk", 0)
+        total = events.pop("events", 0)
+        self.results.events += total
+        found = []
+        if events.pop("duplicates", 0):
+            found.append("events came twice")
+        right = events.pop(variant.event, 0) if variant.event else 0
+        if variant.event and not answered <= right <= answered + case.connections:
+            found.append(f"{answered} answers and {right} events {variant.event}")
+        cut = events.pop("aborted", 0)  # wrk leaves in the middle of its last requests
+        if cut > case.connections:
+            found.append(f"{cut} events of requests that were cut")
+        if events:
+            found.append(f"other events: {events}")
+        if called > total:
+            found.append(f"{called} calls and {total} events")
+        if not variant.calls_provider and called:
+            found.append(f"{called} calls of the provider")
+        if variant.name == "direct" and by_sdk:
+            found.append(f"{by_sdk} of {called} calls were LiteLLM's")
+        if variant.name == "lane" and by_sdk < called:
+            found.append(f"only {by_sdk} of {called} calls were LiteLLM's")
+        return found
+
+
+def _wrong_figures(variant: Variant, figures: wrk.Figures) -> list[str]:
+    found = []
+    if figures.broken:
+        found.append(f"{figures.broken} connections failed or timed out")
+    unexpected = figures.not_2xx if variant.status == 200 else figures.requests - figures.not_2xx
+    if unexpected:
+        found.append(f"{unexpected} of {figures.requests} answers with another status")
+    return found

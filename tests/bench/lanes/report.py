@@ -1,0 +1,141 @@
+"""Tables for people, and their place in docs/performance.md."""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.bench.lanes import chart
+from tests.bench.lanes.bounds import judged, ratio
+from tests.bench.lanes.measure import Results, Sample
+from tests.bench.lanes.variants import VARIANTS, Case
+from tests.proxy.replica import ROOT
+
+DOCUMENT = ROOT / "docs" / "performance.md"
+CHART = ROOT / "docs" / "performance.svg"
+BEGIN, END = "<!-- bench: lanes -->", "<!-- /bench: lanes -->"
+
+
+def lines(results: Results) -> list[str]:
+    """Everything that was measured, as Markdown."""
+    found = _bounds(results)
+    for case in dict.fromkeys(case for case, _ in results.samples):
+        found += ["", f"**{case.title[0].upper()}{case.title[1:]}**", ""]
+        found += _case(results, case)
+    found += _paced(results) + _first_token(results) + _workers(results)
+    for place, why in results.left_out.items():
+        found += ["", f"Left out: {place}. {why}"]
+    return found
+
+
+def _bounds(results: Results) -> list[str]:
+    found = ["| bound | wanted | measured | |", "|---|---|---|---|"]
+    for bound, value, word in judged(results):
+        wanted = f"≥ {bound.limit:g} x" if bound.unit == "x" else f"≤ {bound.limit:g} ms"
+        told = "" if value is None else f"{value:.2f} {bound.unit}"
+        found.append(f"| {bound.text} | {wanted} | {told} | {word} |")
+    found += [
+        "",
+        f"{results.bodies:,} bodies compared, {results.events:,} events counted, "
+        f"{results.errors} connections failed, {len(results.problems)} things wrong.",
+    ]
+    return found
+
+
+def _case(results: Results, case: Case) -> list[str]:
+    found = [
+        "| variant | requests/s | p50 | p95 | p99 | CPU per request | memory | / LiteLLM tuned "
+        "| / Portkey |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for variant in VARIANTS:
+        if (case, variant.name) not in results.samples:
+            continue
+
+        def median(figure: Callable[[Sample], float], name: str = variant.name) -> float:
+            return results.median(case, name, figure) or 0.0
+
+        sample = results.samples[case, variant.name][0]
+        cells = [
+            variant.title,
+            f"{median(lambda s: s.figures.rate):,.0f}",
+            f"{median(lambda s: s.figures.p50_ms):.2f} ms",
+            f"{median(lambda s: s.figures.p95_ms):.2f} ms",
+            f"{median(lambda s: s.figures.p99_ms):.2f} ms",
+            "" if sample.cpu_ms is None else f"{median(lambda s: s.cpu_ms or 0.0):.3f} ms",
+            "" if sample.memory_mb is None else f"{median(lambda s: s.memory_mb or 0.0):.0f} MB",
+            _times(ratio(results, case, variant.name, "tuned")),
+            _times(ratio(results, case, variant.name, "portkey")),
+        ]
+        found.append(f"| {' | '.join(cells)} |")
+    return found
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:,.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def _paced(results: Results) -> list[str]:
+    if not results.paced:
+        return []
+    found = [
+        "",
+        f"**Plain at a fixed rate**: {results.paced_rate:,.0f} requests/s over 64 connections, "
+        "70% of the direct lane's own maximum",
+        "",
+        "| variant | p50 | p99 |",
+        "|---|---|---|",
+    ]
+    for name, title in (("mock", "straight to the mock"), ("direct", "ours, direct lane")):
+        rounds = results.paced[name]
+        p50 = statistics.median(told.p50_ms for told in rounds)
+        p99 = statistics.median(told.p99_ms for told in rounds)
+        found.append(f"| {title} | {p50:.2f} ms | {p99:.2f} ms |")
+    return found
+
+
+def _first_token(results: Results) -> list[str]:
+    if not results.first_token:
+        return []
+    found = [
+        "",
+        "**Time to the first token**: streams at half of each variant's own maximum rate, "
+        "16 connections, provider 0 ms",
+        "",
+        "| variant | p50 | p99 |",
+        "|---|---|---|",
+    ]
+    for variant in VARIANTS:
+        rounds = results.first_token.get(variant.name)
+        if rounds:
+            p50 = statistics.median(told.first_p50_ms for told in rounds)
+            p99 = statistics.median(told.first_p99_ms for told in rounds)
+            found.append(f"| {variant.title} | {p50:.2f} ms | {p99:.2f} ms |")
+    return found
+
+
+def _workers(results: Results) -> list[str]:
+    told = results.workers
+    if not told:
+        return []
+    return [
+        "",
+        f"**Two workers**: {told['two cpu_ms']:.3f} ms of CPU per request against "
+        f"{told['one cpu_ms']:.3f} with one, the busier of the two with "
+        f"{told['two busiest']:.0%} of the work: {told['computed']:.2f} times the capacity. "
+        f"Requests/s beside the load on the same cores: {told['two rate']:,.0f} against "
+        f"{told['one rate']:,.0f}.",
+    ]
+
+
+def write(results: Results, header: str) -> None:
+    """Put the tables between the markers of the document, and draw the chart."""
+    text = DOCUMENT.read_text()
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{DOCUMENT.name} has lost its markers {BEGIN} and {END}")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    content = "\n".join([BEGIN, header, "", *lines(results), "", END])
+    DOCUMENT.write_text(before + content + after)
+    drawn = chart.drawn(results)
+    if drawn:
+        Path(CHART).write_text(drawn)
