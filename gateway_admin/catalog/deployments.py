@@ -36,6 +36,7 @@ EDITABLE = frozenset(
         "timeout_s",
         "stream_timeout_s",
         "region",
+        "lane",
         "enabled",
     }
 )
@@ -163,6 +164,7 @@ def deployment_clone(
         timeout_s=deployment.timeout_s,
         stream_timeout_s=deployment.stream_timeout_s,
         region=deployment.region,
+        lane=deployment.lane,
     )
 
 

@@ -19,6 +19,13 @@ model_name_validator = RegexValidator(
 )
 
 
+class Lane(models.TextChoices):
+    """Which way calls take to a provider: from the edge itself where it can, or LiteLLM's."""
+
+    AUTO = "auto", "Direct when possible"
+    LITELLM = "litellm", "Always through LiteLLM"
+
+
 def _at_least_one(label: str, default: int) -> "models.PositiveIntegerField[int, int]":
     return models.PositiveIntegerField(label, default=default, validators=[MinValueValidator(1)])
 
@@ -249,6 +256,7 @@ class Model(models.Model):
     context_window = models.PositiveIntegerField("context window, tokens", null=True, blank=True)
     max_output_tokens = models.PositiveIntegerField("longest answer, tokens", null=True, blank=True)
     cache = models.BooleanField("answers may be kept", default=True)
+    lane = models.CharField(max_length=8, choices=Lane, default=Lane.AUTO)
     is_demo = models.BooleanField(default=False, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -309,6 +317,7 @@ class Deployment(models.Model):
         validators=[MinValueValidator(0.1)],
     )
     region = models.CharField(max_length=60, blank=True)
+    lane = models.CharField(max_length=8, choices=Lane, default=Lane.AUTO)
     enabled = models.BooleanField(default=True)
     last_test = models.JSONField(null=True, blank=True, editable=False)  # services.TestResult
     created_at = models.DateTimeField(default=timezone.now, editable=False)

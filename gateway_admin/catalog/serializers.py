@@ -196,6 +196,7 @@ class ModelSerializer(CreateOnly):
             "context_window",
             "max_output_tokens",
             "cache",
+            "lane",
             "availability",
             "created_at",
         ]
@@ -305,6 +306,7 @@ class DeploymentSerializer(CreateOnly):
             "timeout_s",
             "stream_timeout_s",
             "region",
+            "lane",
             "enabled",
             "price",
             "last_test",

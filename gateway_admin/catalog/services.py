@@ -106,7 +106,7 @@ ENVIRONMENT_FIELDS = frozenset(
     }
 )
 MODEL_FIELDS = frozenset(
-    {"name", "mode", "description", "context_window", "max_output_tokens", "cache"}
+    {"name", "mode", "description", "context_window", "max_output_tokens", "cache", "lane"}
 )
 
 

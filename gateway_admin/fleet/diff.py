@@ -35,6 +35,7 @@ THINGS: tuple[Thing, ...] = (
 NOTHING = "none"
 SAME_VALUES = "entered again with the same values"
 MILLION = Decimal(1_000_000)
+LANE_WORDS = {"auto": "direct when possible", "litellm": "always through LiteLLM"}
 OUTAGE_WORDS = {"share": "serve each worker's share", "refuse": "refuse"}
 
 
@@ -209,6 +210,7 @@ def _model_fields(model: Any, names: Names) -> Fields:
         "context window": _tokens(model["context_window"]),
         "longest answer": _tokens(model["max_output_tokens"]),
         "answers may be kept": _plain(model.get("cache", True)),
+        "lane": LANE_WORDS.get(model.get("lane", "auto")),
     }
 
 
@@ -234,6 +236,7 @@ def _deployment_fields(deployment: Any, names: Names) -> Fields:
         "time-out": _seconds(deployment["timeout_s"]),
         "time-out until the first byte": _seconds(deployment["stream_timeout_s"]),
         "region": deployment["region"] or None,
+        "lane": LANE_WORDS.get(deployment.get("lane", "auto")),
         **_param_fields(deployment["params"]),
         **_price_fields(deployment["price"]),
     }

@@ -21,6 +21,7 @@ from gateway_admin.catalog.models import (
     Deployment,
     Environment,
     FallbackChain,
+    Lane,
     Model,
     ModelAlias,
     Price,
@@ -232,13 +233,16 @@ def _breaker(environment: Environment) -> BreakerDocument:
 
 
 def _model(model: Model) -> ModelDocument:
-    return ModelDocument(
+    document = ModelDocument(
         name=model.name,
         mode=model.mode,
         context_window=model.context_window,
         max_output_tokens=model.max_output_tokens,
         cache=model.cache,
     )
+    if model.lane == Lane.LITELLM:  # unsaid otherwise, as in documents of earlier versions
+        document["lane"] = "litellm"
+    return document
 
 
 def _credentials(deployments: Iterable[Deployment]) -> list[CredentialDocument]:
@@ -261,7 +265,7 @@ def _credential(credential: Credential) -> CredentialDocument:
 
 
 def _deployment(row: Deployment, price: Price | None) -> DeploymentDocument:
-    return DeploymentDocument(
+    document = DeploymentDocument(
         id=str(row.pk),
         name=row.name,
         model=row.model.name,
@@ -281,6 +285,9 @@ def _deployment(row: Deployment, price: Price | None) -> DeploymentDocument:
         region=row.region,
         price=_price(price),
     )
+    if row.lane == Lane.LITELLM:
+        document["lane"] = "litellm"
+    return document
 
 
 def _price(price: Price | None) -> PriceDocument | None:

@@ -24,6 +24,7 @@ from gateway_admin.catalog.models import (
     Deployment,
     Environment,
     FallbackChain,
+    Lane,
     Model,
     ModelAlias,
     Price,
@@ -114,7 +115,9 @@ def _restore_models(
             "mode": row["mode"],
             "context_window": row["context_window"],
             "max_output_tokens": row["max_output_tokens"],
-            "cache": row.get("cache", True),  # documents of earlier versions do not say
+            # Documents of earlier versions do not say the following.
+            "cache": row.get("cache", True),
+            "lane": row.get("lane", Lane.AUTO),
         }
         model, created = Model.objects.get_or_create(name=row["name"], defaults=facts)
         stale = [field for field, value in facts.items() if getattr(model, field) != value]
@@ -182,6 +185,7 @@ def _restore_deployments(
         deployment.credential_id = UUID(row["credential"] or "")
         deployment.name = row["name"]
         deployment.region = row["region"]
+        deployment.lane = row.get("lane", Lane.AUTO)
         for field in DEPLOYMENT_FIELDS:
             setattr(deployment, field, row[field])  # type: ignore[literal-required]
         deployment.params = _own_params(deployment, row["params"])

@@ -179,6 +179,18 @@ def test_a_price_can_be_taken_away(api: Any) -> None:
     assert Deployment.objects.get().prices.count() == 2
 
 
+def test_lanes(api: Any) -> None:
+    deployment = deployment_of(api, lane="litellm")
+    assert deployment["lane"] == "litellm"
+    url = f"/api/v1/deployments/{deployment['id']}/"
+    assert api.patch(url, {"lane": "auto"}, format="json").json()["lane"] == "auto"
+    assert api.patch(url, {"lane": "direct"}, format="json").status_code == 422
+    (model,) = api.get("/api/v1/models/").json()["results"]
+    assert model["lane"] == "auto"
+    changed = api.patch(f"/api/v1/models/{model['id']}/", {"lane": "litellm"}, format="json")
+    assert changed.json()["lane"] == "litellm"
+
+
 def test_deletion(api: Any) -> None:
     deployment = deployment_of(api)
     for path in (f"deployments/{deployment['id']}", f"credentials/{deployment['credential']}"):

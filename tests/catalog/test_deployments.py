@@ -117,6 +117,26 @@ def test_a_clone_keeps_settings_and_own_price() -> None:
     assert price.source == "own"
 
 
+def test_a_lane_is_set_copied_and_audited() -> None:
+    deployment = build.deployment()
+    assert deployment.lane == "auto"
+    services.deployment_update(actor=None, deployment=deployment, lane="litellm")
+    audited = AuditEvent.objects.get(action="deployment.update")
+    assert audited.changes == {"lane": ["auto", "litellm"]}
+    deployment.refresh_from_db()
+    other = build.credential("other")
+    copy = services.deployment_clone(
+        actor=None, deployment=deployment, credential=other, name="copy"
+    )
+    assert copy.lane == "litellm"
+
+
+def test_an_unknown_lane_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="not a valid choice") as caught:
+        build.deployment(lane="direct")
+    assert caught.value.field == "lane"
+
+
 def test_deleting_takes_its_prices_along() -> None:
     deployment = build.deployment()
     services.deployment_delete(actor=None, deployment=deployment)

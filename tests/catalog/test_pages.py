@@ -186,6 +186,7 @@ def deployment_form(**fields: Any) -> dict[str, Any]:
         "upstream_model": "gpt-4o",
         "model_name": "gpt-4o",
         "weight": "1",
+        "lane": "auto",
         "price_source": "own",
         "price_input_token": "0.075",
         "price_output_token": "0.3",

@@ -109,6 +109,16 @@ def test_environment_defaults(before: Any, after: Any) -> None:
     ]
 
 
+def test_a_lane_is_told(before: Any, after: Any) -> None:
+    deployment(after, "openai-gpt-4o")["lane"] = "litellm"
+    model = next(row for row in after["models"] if row["name"] == "gpt-4o")
+    model["lane"] = "litellm"
+    changed = "lane direct when possible → always through LiteLLM"
+    assert texts(before, after) == [f"gpt-4o: {changed}", f"openai-gpt-4o: {changed}"]
+    back = "lane always through LiteLLM → direct when possible"
+    assert texts(after, before) == [f"gpt-4o: {back}", f"openai-gpt-4o: {back}"]
+
+
 def test_parameters_are_named(before: Any, after: Any) -> None:
     deployment(after, "cellar-llama")["params"] = {"temperature": 0.5, "stop": ["a", "b"]}
     assert texts(before, after) == [

@@ -71,14 +71,26 @@ def test_it_restores_every_field(prod: Any, gpt: Any, first: Any, people: Any) -
     prod.breaker_enabled, prod.breaker_slow_call_s, prod.cache_ttl_s = False, 4, 60
     prod.default_output_tokens, prod.on_counter_outage = 99, "refuse"
     prod.save()
-    Model.objects.filter(pk=gpt.model_id).update(cache=False)
+    Model.objects.filter(pk=gpt.model_id).update(cache=False, lane="litellm")
     Deployment.objects.filter(pk=gpt.pk).update(weight=9, rpm=5, params={"seed": 1}, name="x")
+    Deployment.objects.filter(pk=gpt.pk).update(lane="litellm")
     Model.objects.filter(pk=gpt.model_id).update(context_window=1)
     Credential.objects.filter(pk=gpt.credential_id).update(name="y", params={"organization": "o"})
     published, left = back(first, people)
     assert left == []
     assert published.digest == first.digest
     assert published.rolled_back_to == 1
+
+
+def test_it_restores_a_lane(prod: Any, gpt: Any, people: Any) -> None:
+    Deployment.objects.filter(pk=gpt.pk).update(lane="litellm")
+    Model.objects.filter(pk=gpt.model_id).update(lane="litellm")
+    kept = revision_publish(environment=prod, actor=people.admin)
+    Deployment.objects.filter(pk=gpt.pk).update(lane="auto")
+    Model.objects.filter(pk=gpt.model_id).update(lane="auto")
+    published, left = back(kept, people)
+    assert left == []
+    assert published.digest == kept.digest
 
 
 def test_it_enables_what_was_disabled(

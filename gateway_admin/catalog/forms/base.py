@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 from django import forms
 from django.http import QueryDict
 
+from gateway_admin.catalog.models import Lane
 from gateway_admin.lib.errors import ServiceError
 
 Result = TypeVar("Result")
@@ -84,6 +85,19 @@ class JsonObjectField(forms.CharField):
         if isinstance(value, dict):
             return json.dumps(value, indent=2) if value else ""
         return value
+
+
+def lane_field(exception: str) -> forms.ChoiceField:
+    """Direct when possible, or always LiteLLM; `exception` says when to choose the latter."""
+    return forms.ChoiceField(
+        label="Lane",
+        choices=Lane.choices,
+        initial=Lane.AUTO,
+        widget=forms.RadioSelect,
+        help_text="Where the provider speaks OpenAI's format, the gateway calls it directly, which "
+        "adds the least delay. Whatever has to be translated, and every attempt after a failure, "
+        f"goes through LiteLLM by itself. {exception}",
+    )
 
 
 class SearchForm(forms.Form):

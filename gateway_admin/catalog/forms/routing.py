@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 
 from gateway_admin.catalog import prices, queries
-from gateway_admin.catalog.forms.base import JsonObjectField, ServiceForm
+from gateway_admin.catalog.forms.base import JsonObjectField, ServiceForm, lane_field
 from gateway_admin.catalog.forms.supply import ModelChoice
 from gateway_admin.catalog.kinds import Kind, kind_of
 from gateway_admin.catalog.models import (
@@ -75,6 +75,9 @@ class DeploymentForm(ServiceForm):
         required=False,
         min_value=0.1,
         max_value=6000,
+    )
+    lane = lane_field(
+        "Choose LiteLLM always when this provider answers differently when called directly."
     )
     params = JsonObjectField(
         label="Further LiteLLM parameters",

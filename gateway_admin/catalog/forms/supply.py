@@ -11,6 +11,7 @@ from gateway_admin.catalog.forms.base import (
     SecretInput,
     SecretTextarea,
     ServiceForm,
+    lane_field,
 )
 from gateway_admin.catalog.kinds import Field, Kind, kind_of
 from gateway_admin.catalog.models import (
@@ -164,6 +165,10 @@ class ModelForm(ServiceForm):
         initial=True,
         help_text="In the response cache, for keys that ask for it. Switch off for models whose "
         "answers must always be fresh.",
+    )
+
+    lane = lane_field(
+        "Choose LiteLLM always to keep all deployments of this model there, in every environment."
     )
 
     def __init__(self, *args: Any, model: Model | None = None, **kwargs: Any) -> None:
