@@ -30,6 +30,7 @@ EXCEPTIONS = {
     "catalog": {
         "frame",
         "fleet",  # late: publishing by itself after an edit; breakers on deployments' pages
+        "usage",  # late: what deployments' and models' pages say of recent traffic
     },
     "keys": {
         "frame",
@@ -57,6 +58,7 @@ EXCEPTIONS = {
 LATE_ONLY = {
     ("accounts", "keys"),
     ("catalog", "fleet"),
+    ("catalog", "usage"),
     ("keys", "fleet"),
     ("keys", "usage"),
     ("supervisor", "demo"),

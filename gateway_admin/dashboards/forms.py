@@ -17,6 +17,7 @@ from gateway_admin.catalog.models import Deployment, Environment, Model, Provide
 from gateway_admin.dashboards.periods import WORDS, DayRange, day_range
 from gateway_admin.keys.queries import visible_keys, visible_teams
 from gateway_admin.usage.event_queries import EventFilters
+from gateway_admin.usage.lanes import LANE_NAMES
 from gateway_admin.usage.queries import Filters
 from proxy.contract import ERROR_CLASSES, EVENT_STATUSES
 
@@ -249,12 +250,15 @@ class RequestsForm(RangeForm):
     streaming = forms.ChoiceField(label="Streamed", required=False, choices=YES_NO)
     fallback = forms.ChoiceField(label="Fallback", required=False, choices=YES_NO)
     cached = forms.ChoiceField(label="From cache", required=False, choices=YES_NO)
+    lane = forms.ChoiceField(
+        label="Lane", required=False, choices=[("", "Any"), *LANE_NAMES.items()]
+    )
     unpriced = forms.ChoiceField(
         label="Priced", required=False, choices=[("", "Any"), ("yes", "Unpriced only")]
     )
     narrowing = (
         "status", "error", "model", "deployment", "provider", "team", "key", "customer",
-        "streaming", "fallback", "cached", "unpriced",
+        "streaming", "fallback", "cached", "lane", "unpriced",
     )  # fmt: skip
 
     def __init__(self, request: HttpRequest, environment: Environment, user: User) -> None:
@@ -297,6 +301,7 @@ class RequestsForm(RangeForm):
             streaming=flag.get(self.value("streaming") or ""),
             fallback=flag.get(self.value("fallback") or ""),
             cached=flag.get(self.value("cached") or ""),
+            lane=self.value("lane") or "",
             unpriced=flag.get(self.value("unpriced") or ""),
         )
 

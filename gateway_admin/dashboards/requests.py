@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from gateway_admin.dashboards.words import UNIT_WORDS
 from gateway_admin.usage.event_queries import FALLBACK_REASONS
 from gateway_admin.usage.labels import Labels, all_labels, labels_of
+from gateway_admin.usage.lanes import lane_name, lane_of
 from gateway_admin.usage.models import UsageEvent
 
 
@@ -30,6 +31,10 @@ class LogRow:
     @property
     def error_words(self) -> str:
         return self.event.error_class.replace("_", " ")
+
+    @property
+    def lane(self) -> str:
+        return lane_name(lane_of(self.event))
 
 
 def log_rows(events: Iterable[UsageEvent]) -> list[LogRow]:
@@ -55,7 +60,8 @@ CSV_COLUMNS = tuple(
     requested_model model deployment provider why status http_status error_class error
     input_tokens output_tokens cache_read_tokens cache_write_tokens reasoning_tokens cost_usd
     estimated streaming latency_ms ttft_ms overhead_ms attempts revision
-    price_version saved_cost_usd admission""".split()  # noqa: SIM905 (a list would take 34 lines)
+    price_version saved_cost_usd admission lane
+    lane_reason""".split()  # noqa: SIM905 (a list would take 36 lines)
 )
 
 
@@ -104,6 +110,8 @@ def _csv_row(event: UsageEvent, names: dict[str, Labels], environment: str) -> l
         event.price_version,
         "" if event.saved_cost is None else f"{event.saved_cost:f}",
         event.admission,
+        lane_of(event),
+        event.lane_reason,
     ]
 
 
@@ -190,6 +198,7 @@ class AttemptBar:
     status: int | None
     error_class: str
     error: str
+    lane: str
     latency_ms: float
     left: float
     width: float
@@ -234,6 +243,7 @@ def attempt_bars(event: UsageEvent) -> list[AttemptBar]:
             status=attempt.get("status"),
             error_class=str(attempt.get("error_class") or ""),
             error=str(attempt.get("error") or ""),
+            lane=lane_name(str(attempt.get("lane") or "")),
             latency_ms=(latency_ms := float(attempt.get("latency_ms") or 0)),
             left=(left := min(_offset_ms(event, attempt) / whole_ms * 100, 99)),
             width=max(min(latency_ms / whole_ms * 100, 100 - left), 0.5),

@@ -33,6 +33,7 @@ from gateway_admin.lib.csv_export import csv_response
 from gateway_admin.lib.keyset import Order, page_of
 from gateway_admin.usage.event_queries import HEAVY_FIELDS, event_to_see, events_matching
 from gateway_admin.usage.labels import labels_of
+from gateway_admin.usage.lanes import lane_words
 from gateway_admin.usage.models import Measure, UsageEvent
 from gateway_admin.usage.queries import Scope, visible_to
 from gateway_admin.usage.rollups import rollup_time_zone
@@ -261,6 +262,7 @@ def request_detail(request: HttpRequest, event_id: UUID) -> HttpResponse:
             event.environment_id
         ),
         "attempts": log.attempt_bars(event),
+        "lane": lane_words(event),
         "parts": parts,
         "explained": event.cost is not None and explained == event.cost,
         "why": WHY_WORDS.get(event.why, ""),

@@ -38,6 +38,8 @@ ABORT_CHANCE = 0.022  # of streams
 CUT_CHANCE = 0.0009  # of streams
 REFUSED_DAYS = 2.5  # how long a program goes on with a key that has ended
 REFUSED_SHARE = 0.15
+DIRECT_KINDS = ("openai", "azure", "ollama")  # their requests take the direct lane
+TRANSLATED_ONE_IN = 29
 RUNAWAY = ("runaway-loop", 5.0, 300)  # key, its last hours before the block, requests per hour
 
 Failure = tuple[str, int, str]
@@ -140,7 +142,8 @@ class EventSource:
             _failed(event, run, model)
         else:
             _served(draw, event, run, shape, prompt=prompt, answer=answer)
-        overhead = draw.lognormvariate(1.1, 0.35)
+        _choose_lane(event, run.served)
+        overhead = draw.lognormvariate(1.1, 0.35) * (0.25 if event["lane"] == "direct" else 1)
         event["overhead_ms"] = round(overhead, 2)
         event["latency_ms"] = round(event["latency_ms"] + overhead, 2)
         if self._repeats(draw, key, at, event):
@@ -199,6 +202,7 @@ class EventSource:
             "status": 200,
             "error_class": None,
             "error": None,
+            "lane": "direct" if why == "first" and _speaks_openai(deployment) else "litellm",
         }
         run.attempts.append(attempt)
         run.why, run.failure = why, failure
@@ -287,8 +291,27 @@ def _blank(draw: Random, key: Key, at: datetime, published: Published) -> UsageE
         "overhead_ms": None,
         "attempts": [],
         "lane": "litellm",
+        "lane_reason": "",
         "admission": {"mode": "shared", "epoch": "", "charged": []},
     }
+
+
+def _speaks_openai(deployment: DeploymentDocument) -> bool:
+    return deployment["provider_kind"] in DIRECT_KINDS and deployment.get("lane") != "litellm"
+
+
+def _choose_lane(event: UsageEventDocument, served: DeploymentDocument | None) -> None:
+    """Of the attempt that answered; some requests have a parameter that is translated."""
+    last = event["attempts"][-1]
+    event["lane"] = last["lane"]
+    if len(event["attempts"]) > 1:
+        event["lane_reason"] = "retry"
+    elif last["lane"] == "litellm":
+        kept = served is not None and served.get("lane") == "litellm"
+        event["lane_reason"] = "setting" if kept else "provider"
+    elif UUID(event["event_id"]).int % TRANSLATED_ONE_IN == 0:
+        event["lane"] = last["lane"] = "litellm"
+        event["lane_reason"] = "parameter:logit_bias"
 
 
 def _refused(

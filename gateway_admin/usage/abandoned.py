@@ -193,4 +193,5 @@ def _nothing_known() -> dict[str, Any]:
         "overhead_ms": None,
         "attempts": [],
         "lane": "",
+        "lane_reason": "",
     }

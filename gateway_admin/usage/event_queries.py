@@ -41,6 +41,7 @@ class EventFilters:
     streaming: bool | None = None
     fallback: bool | None = None
     cached: bool | None = None
+    lane: str = ""  # direct or litellm; what called no provider took none
     unpriced: bool | None = None
 
     def is_narrow(self) -> bool:
@@ -89,6 +90,8 @@ def events_matching(*, scope: Scope, filters: EventFilters) -> QuerySet[UsageEve
     if filters.cached is not None:
         cached = Q(why="cache")
         events = events.filter(cached if filters.cached else ~cached)
+    if filters.lane:
+        events = events.filter(lane=filters.lane).exclude(status="refused").exclude(why="cache")
     if filters.unpriced:
         events = events.filter(cost=None).exclude(status="refused")
     return events

@@ -57,7 +57,8 @@ class UsageEvent(models.Model):
     latency_ms = models.FloatField()
     ttft_ms = models.FloatField(null=True)
     overhead_ms = models.FloatField(null=True)
-    lane = models.TextField()
+    lane = models.TextField()  # of the attempt that answered: direct, litellm; "" not told
+    lane_reason = models.TextField(default="")  # why LiteLLM served it
     attempts = models.JSONField()
     saved_cost = models.DecimalField(null=True, max_digits=40, decimal_places=30)
     # How the budgets' counters learned of it: shared, local, none; "": not told.

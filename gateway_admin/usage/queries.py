@@ -235,28 +235,7 @@ def latency(
     filters = replace(filters, key=None, user=None, requested_model=None, status=None)
     level = _level(scope, filters, group, scope_needs=Level.TEAM)
     chosen, values = _series(scope, filters, level, group)
-    at = f"l.{period.span}" if by_time else "NULL"
-    ranks = ", ".join(
-        f"min(bucket) FILTER (WHERE seen >= ceil({share} * total))" for share in (0.5, 0.95, 0.99)
-    )
-    query = f"""
-        WITH buckets AS (
-            SELECT {at} AS at, s.grp, l.measure, l.first_bucket + u.i AS bucket, sum(u.n) AS n
-            FROM usage_latency_{period.span} l
-            JOIN ({chosen}) s ON s.id = l.series_id
-            CROSS JOIN LATERAL unnest(l.counts) WITH ORDINALITY u (n, i)
-            WHERE l.level = %s AND l.{period.span} >= %s AND l.{period.span} < %s
-              AND l.measure = ANY (%s) AND u.n > 0
-            GROUP BY 1, 2, 3, 4
-        ), ranked AS (
-            SELECT at, grp, measure, bucket,
-                sum(n) OVER (PARTITION BY at, grp, measure ORDER BY bucket) AS seen,
-                sum(n) OVER (PARTITION BY at, grp, measure) AS total
-            FROM buckets
-        )
-        SELECT at, grp, measure, max(total)::bigint, {ranks}
-        FROM ranked GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    """
+    query = _percentiles(chosen, span=period.span, by_time=by_time)
     wanted = [int(measure) for measure in measures]
     rows = _rows(query, [*values, int(level), period.start, period.end, wanted])
     return [
@@ -268,6 +247,32 @@ def latency(
         )
         for at, grp, measure, count, *buckets in rows
     ]
+
+
+def _percentiles(chosen: str, *, span: str, by_time: bool) -> str:
+    """SQL: the buckets of p50, p95 and p99 by time, group and measure, of the chosen series."""
+    at = f"l.{span}" if by_time else "NULL"
+    ranks = ", ".join(
+        f"min(bucket) FILTER (WHERE seen >= ceil({share} * total))" for share in (0.5, 0.95, 0.99)
+    )
+    return f"""
+        WITH buckets AS (
+            SELECT {at} AS at, s.grp, l.measure, l.first_bucket + u.i AS bucket, sum(u.n) AS n
+            FROM usage_latency_{span} l
+            JOIN ({chosen}) s ON s.id = l.series_id
+            CROSS JOIN LATERAL unnest(l.counts) WITH ORDINALITY u (n, i)
+            WHERE l.level = %s AND l.{span} >= %s AND l.{span} < %s
+              AND l.measure = ANY (%s) AND u.n > 0
+            GROUP BY 1, 2, 3, 4
+        ), ranked AS (
+            SELECT at, grp, measure, bucket,
+                sum(n) OVER (PARTITION BY at, grp, measure ORDER BY bucket) AS seen,
+                sum(n) OVER (PARTITION BY at, grp, measure) AS total
+            FROM buckets
+        )
+        SELECT at, grp, measure, max(total)::bigint, {ranks}
+        FROM ranked GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    """
 
 
 def _middle_ms(bucket: int) -> float:

@@ -13,15 +13,15 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from proxy.contract import ContractError, check_event
+from proxy.contract import MAX_LANE_REASON, ContractError, check_event
 
 COLUMNS = tuple(
     """event_id started_at environment_id replica_id revision key_id public_id user_id team_id
     customer tags route requested_model model deployment_id provider_id why status http_status
     error_class error input_tokens output_tokens cache_read_tokens cache_write_tokens
     reasoning_tokens other_units price_version unit_prices cost estimated streaming latency_ms
-    ttft_ms overhead_ms lane attempts saved_cost admission counter_epoch
-    charged""".split()  # noqa: SIM905 (41 lines would say less)
+    ttft_ms overhead_ms lane lane_reason attempts saved_cost admission counter_epoch
+    charged""".split()  # noqa: SIM905 (42 lines would say less)
 )
 
 NAME_LENGTH = 200  # models, customers, routes: indexed, so far below a page
@@ -112,49 +112,61 @@ class RowWriter:
     def _text(self, event: Any, started_at: datetime) -> str:
         deployment = event["deployment"]
         deployment_id = NULL if deployment is None else _uuid(deployment)
-        return (
-            "\t".join(
-                (
-                    str(UUID(event["event_id"])),
-                    started_at.isoformat(),
-                    self._place,
-                    _optional_count(event["revision"], "revision"),
-                    _uuid(event["key_id"]),
-                    _name(event["public_id"]),
-                    _user(event["user_id"]),
-                    NULL if event["team_id"] is None else _uuid(event["team_id"]),
-                    _name(event["customer"]),
-                    _json(event["tags"], dict),
-                    _name(event["route"]),
-                    _name(event["requested_model"]),
-                    _name(event["model"]),
-                    deployment_id,
-                    self._providers.get(deployment_id, NULL),
-                    _name(event["why"]),
-                    event["status"],
-                    _http_status(event["http_status"]),
-                    _name(event["error_class"] or ""),
-                    _escaped(event["error"] or "", ERROR_LENGTH),
-                    f"{event['input_tokens']}\t{event['output_tokens']}"
-                    f"\t{event['cache_read_tokens']}\t{event['cache_write_tokens']}"
-                    f"\t{event['reasoning_tokens']}",
-                    _json(event["other_units"], dict),
-                    NULL if event["price_version"] is None else _name(event["price_version"]),
-                    _json(event["unit_prices"], dict),
-                    _cost(event["cost"]),
-                    _flag(event["estimated"], "estimated"),
-                    _flag(event["streaming"], "streaming"),
-                    repr(event["latency_ms"]),
-                    _duration(event["ttft_ms"], "ttft_ms"),
-                    _duration(event["overhead_ms"], "overhead_ms"),
-                    _name(event.get("lane") or ""),
-                    _attempts(event["attempts"]),
-                    _cost(event.get("saved_cost")),
-                    _admission(event.get("admission")),
-                )
-            )
-            + "\n"
+        provider_id = self._providers.get(deployment_id, NULL)
+        asked = (
+            str(UUID(event["event_id"])),
+            started_at.isoformat(),
+            self._place,
+            _optional_count(event["revision"], "revision"),
+            _uuid(event["key_id"]),
+            _name(event["public_id"]),
+            _user(event["user_id"]),
+            NULL if event["team_id"] is None else _uuid(event["team_id"]),
+            _name(event["customer"]),
+            _json(event["tags"], dict),
+            _name(event["route"]),
+            _name(event["requested_model"]),
+            _name(event["model"]),
+            deployment_id,
+            provider_id,
         )
+        return "\t".join((*asked, *_outcome(event), *_consumed(event), *_served(event))) + "\n"
+
+
+def _outcome(event: Any) -> tuple[str, ...]:
+    return (
+        _name(event["why"]),
+        event["status"],
+        _http_status(event["http_status"]),
+        _name(event["error_class"] or ""),
+        _escaped(event["error"] or "", ERROR_LENGTH),
+    )
+
+
+def _consumed(event: Any) -> tuple[str, ...]:
+    return (
+        f"{event['input_tokens']}\t{event['output_tokens']}\t{event['cache_read_tokens']}"
+        f"\t{event['cache_write_tokens']}\t{event['reasoning_tokens']}",
+        _json(event["other_units"], dict),
+        NULL if event["price_version"] is None else _name(event["price_version"]),
+        _json(event["unit_prices"], dict),
+        _cost(event["cost"]),
+        _flag(event["estimated"], "estimated"),
+    )
+
+
+def _served(event: Any) -> tuple[str, ...]:
+    return (
+        _flag(event["streaming"], "streaming"),
+        repr(event["latency_ms"]),
+        _duration(event["ttft_ms"], "ttft_ms"),
+        _duration(event["overhead_ms"], "overhead_ms"),
+        _name(event.get("lane") or ""),
+        _escaped(event.get("lane_reason") or "", MAX_LANE_REASON),
+        _attempts(event["attempts"]),
+        _cost(event.get("saved_cost")),
+        _admission(event.get("admission")),
+    )
 
 
 @lru_cache(maxsize=16_384)

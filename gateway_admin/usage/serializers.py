@@ -33,6 +33,11 @@ class EventFilterSerializer(UsageFilterSerializer):
     streaming = serializers.BooleanField(required=False, allow_null=True, default=None)
     fallback = serializers.BooleanField(required=False, allow_null=True, default=None)
     unpriced = serializers.BooleanField(required=False, allow_null=True, default=None)
+    lane = serializers.ChoiceField(
+        choices=("direct", "litellm"),
+        required=False,
+        help_text="Who called the provider. Requests that called none have no lane.",
+    )
 
     def get_fields(self) -> dict[str, Any]:
         """`from` is a word of Python."""
@@ -79,6 +84,14 @@ class UsageEventSerializer(serializers.ModelSerializer[UsageEvent]):
     )
     admission = serializers.CharField(
         help_text="How budgets counted it: shared, local (by one worker alone), none."
+    )
+
+    lane = serializers.CharField(
+        help_text="Who called the provider that answered: `direct` or `litellm`."
+    )
+    lane_reason = serializers.CharField(
+        help_text="Why LiteLLM called it, for example `provider` or `parameter:logit_bias`; else "
+        "empty."
     )
 
     class Meta:

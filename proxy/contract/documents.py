@@ -23,7 +23,7 @@ CHAIN_KINDS: tuple[ChainKind, ...] = ("general", "context_window", "content_poli
 # auto: the edge calls the provider itself where it can; litellm: every call goes through LiteLLM.
 Lane = Literal["auto", "litellm"]
 LANES: tuple[Lane, ...] = ("auto", "litellm")
-MAX_LANE_REASON = 100
+MAX_LANE_REASON = 100  # signs; what is longer is cut at ingest
 
 # What a price can be quoted in. Every figure is US dollars per one of the unit.
 PRICE_UNITS: tuple[str, ...] = (

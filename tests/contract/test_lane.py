@@ -119,8 +119,8 @@ def test_events_of_older_workers_have_no_lane() -> None:
     assert check_event(event())
 
 
-def test_the_reason_of_a_lane_is_a_short_text() -> None:
-    assert check_event(event() | {"lane": "litellm", "lane_reason": "parameter:" + "x" * 90})
-    for reason in ("x" * 101, None, 5):
+def test_the_reason_of_a_lane_is_a_text() -> None:
+    assert check_event(event() | {"lane": "litellm", "lane_reason": "parameter:logit_bias"})
+    for reason in (None, 5, ["provider"]):
         with pytest.raises(ContractError, match="lane_reason"):
             check_event(event() | {"lane_reason": reason})

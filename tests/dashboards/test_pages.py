@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import time_machine
@@ -128,6 +129,9 @@ def test_a_cost_row_leads_to_its_requests(people: People, story: Story, client_o
         ("customer=own", 1),
         ("streaming=no", 0),
         ("unpriced=yes", 1),
+        ("lane=litellm", 6),
+        ("lane=direct", 0),
+        ("lane=nonsense", 6),
         ("model=gpt-4o", 6),
         ("since=2020-01-01&until=2020-01-31", 0),
         ("status=nonsense", 6),
@@ -183,6 +187,42 @@ def test_the_detail_explains_cost_and_choice(people: People, story: Story, clien
     assert "The provider did not answer in time." in failed.content.decode()
     tagged = client_of(people.admin).get(f"/requests/{story.event_id('own')}/").content.decode()
     assert "<script>alert" not in tagged
+
+
+def test_the_detail_tells_the_lane(people: People, story: Story, client_of: Any) -> None:
+    deployment = str(story.deployment.pk)
+    events = {
+        "Direct: the provider speaks OpenAI&#x27;s format": {"lane": "direct"},
+        "LiteLLM: the parameter logit_bias is translated": {"lane_reason": "parameter:logit_bias"},
+        "LiteLLM: an earlier attempt failed": {"lane_reason": "retry"},
+        "LiteLLM: something new": {"lane_reason": "something_new"},
+    }
+    client = client_of(people.admin)
+    for words, fields in events.items():
+        event = usage_event(deployment=deployment, **fields)
+        event["attempts"][0]["lane"] = event["lane"]
+        take_in([event])
+        page = client.get(f"/requests/{event['event_id']}/").content.decode()
+        assert words in page
+        name = "Direct" if event["lane"] == "direct" else "LiteLLM"
+        assert f"gpt-4o · {name}</span>" in page
+
+
+def test_what_called_no_provider_has_no_lane(people: People, story: Story, client_of: Any) -> None:
+    deployment = str(story.deployment.pk)
+    for fields in ({"status": "refused"}, {"why": "cache"}):
+        event = usage_event(deployment=deployment, attempts=[], **fields)
+        take_in([event])
+        page = client_of(people.admin).get(f"/requests/{event['event_id']}/").content.decode()
+        assert "<dt>Lane</dt>" not in page
+
+
+def test_the_export_tells_the_lane(people: People, client_of: Any) -> None:
+    take_in([usage_event(deployment=str(uuid4()), lane_reason="retry")])
+    response = client_of(people.finance).get("/requests/export.csv")
+    header, line = b"".join(response.streaming_content).decode().splitlines()
+    assert header.endswith(",lane,lane_reason")
+    assert line.endswith(",litellm,retry")
 
 
 def test_cached_and_reasoning_tokens_are_priced_apart(db: None) -> None:

@@ -35,6 +35,23 @@ def test_an_event_has_all_but_prompts(people: People, api_of: Any) -> None:
     assert found["unit_prices"] == event["unit_prices"]
 
 
+def test_events_by_lane(people: People, api_of: Any) -> None:
+    take_in(
+        [
+            usage_event(lane="direct"),
+            usage_event(lane="litellm", lane_reason="provider"),
+            usage_event(lane="litellm", status="refused", attempts=[]),
+            usage_event(lane="litellm", why="cache", attempts=[]),
+        ]
+    )
+    api = api_of(people.admin)
+    (direct,) = api.get("/api/v1/usage/events/?lane=direct").data["results"]
+    assert (direct["lane"], direct["lane_reason"]) == ("direct", "")
+    (translated,) = api.get("/api/v1/usage/events/?lane=litellm").data["results"]
+    assert translated["lane_reason"] == "provider"
+    assert api.get("/api/v1/usage/events/?lane=fast").status_code == 422
+
+
 def test_a_summary_is_exact_and_grouped(people: People, api_of: Any) -> None:
     take_in(usage_event(model=model, cost="0.1") for model in ("a", "a", "a", "b"))
     asked = {"group_by": "model", "environment": "prod"}

@@ -27,6 +27,7 @@ def test_it_stores_every_field() -> None:
         error="said \\N and\ttabs",
         team_id="22222222-2222-4222-8222-222222222222",
         user_id="7",
+        lane_reason="parameter:logit_bias",
     )
     receipt = take_in([event])
     assert receipt == {"accepted": 1, "duplicates": 0, "refused": []}
@@ -39,6 +40,15 @@ def test_it_stores_every_field() -> None:
     assert row.unit_prices == event["unit_prices"]
     assert row.cost == Decimal("0.000000123456789")
     assert (row.customer, row.user_id, row.streaming) == ("acme", 7, True)
+    assert (row.lane, row.lane_reason) == ("litellm", "parameter:logit_bias")
+
+
+def test_it_takes_events_of_workers_that_know_no_lanes() -> None:
+    event: Any = usage_event()
+    del event["lane"]
+    take_in([event])
+    row = UsageEvent.objects.get()
+    assert (row.lane, row.lane_reason) == ("", "")
 
 
 def test_it_changes_nothing_when_a_batch_is_replayed() -> None:
@@ -120,6 +130,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"http_status": 10_000}, "http_status"),
     ({"revision": 2**40}, "revision"),
     ({"model": None}, "wrong type"),
+    ({"lane_reason": 7}, "lane_reason is no text"),
     ({"started_at": "2026-11-20T10:00:00"}, "no time zone"),
 ]
 
@@ -155,9 +166,9 @@ def test_it_replaces_text_that_the_database_cannot_hold() -> None:
 
 
 def test_it_cuts_names_that_an_index_could_not_take() -> None:
-    take_in([usage_event(customer="c" * 9_000, requested_model="m" * 9_000)])
+    take_in([usage_event(customer="c" * 9_000, requested_model="m" * 9_000, lane_reason="r" * 999)])
     row = UsageEvent.objects.get()
-    assert (len(row.customer), len(row.requested_model)) == (200, 200)
+    assert (len(row.customer), len(row.requested_model), len(row.lane_reason)) == (200, 200, 100)
 
 
 def test_it_refuses_events_beyond_the_accepted_age_and_from_the_future() -> None:

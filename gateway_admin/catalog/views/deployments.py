@@ -22,6 +22,7 @@ from gateway_admin.catalog.models import Credential, Deployment, Environment, Mo
 from gateway_admin.catalog.onboarding import deploy
 from gateway_admin.catalog.presentation import deployment_rows, deployment_state, tested_at
 from gateway_admin.catalog.prices import price_for
+from gateway_admin.catalog.traffic import lane_card
 from gateway_admin.catalog.views.common import (
     act,
     actor_of,
@@ -46,6 +47,7 @@ PLAIN_FIELDS = (
     "tpm",
     "timeout_s",
     "stream_timeout_s",
+    "lane",
     "params",
 )
 
@@ -194,6 +196,7 @@ def deployment_detail(request: HttpRequest, pk: str) -> HttpResponse:
         "tested_at": tested_at(deployment),
         "running": is_running(deployment),
         **breaker_card(deployment),
+        **lane_card(deployment),
     }
     return render(request, "catalog/deployment_detail.html", context)
 
