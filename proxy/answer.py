@@ -9,8 +9,9 @@ by kill -9.
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
-from proxy.attempt import Headers
+from proxy.attempt import BrokenStream, Headers
 from proxy.capture import Capture
 from proxy.errors import scrub
 from proxy.refusals import error_body
@@ -87,8 +88,16 @@ class Answer:
             if last:
                 await self._on_whole(b"".join(self._whole))
 
-    async def _on_whole(self, body: bytes) -> None:
-        body = self.capture.read_whole(body)
+    async def whole(
+        self, status: int, headers: Headers, body: bytes, document: dict[str, Any] | None
+    ) -> None:
+        """The attempt succeeded with all of its answer."""
+        await self.start(status, headers)
+        self.capture.bytes_out += len(body)
+        await self._on_whole(body, document)
+
+    async def _on_whole(self, body: bytes, document: dict[str, Any] | None = None) -> None:
+        body = self.capture.read_whole(body, document)
         await self._settle()
         self._headers.append((b"content-length", str(len(body)).encode()))
         await self._send_start()
@@ -98,6 +107,8 @@ class Answer:
         events = self.capture.feed(chunk)
         if last and (rest := self.capture.rest()):
             events += self.capture.feed(rest + b"\n\n")
+        if last and not self.capture.malformed:
+            events += self.capture.end()
         if self.capture.error_class is not None:
             events = [self._scrubbed(event) for event in events]
         if events and self.capture.finished and not self.trace.closed:
@@ -109,6 +120,8 @@ class Answer:
             await self._settle()
         if events:
             await self._forward(b"".join(events), more=True)
+        if self.capture.malformed:
+            raise BrokenStream
         if last:
             await self._forward(b"", more=False)
 

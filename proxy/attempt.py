@@ -11,7 +11,7 @@ relay's: an answer is held back until it is known whether the attempt succeeded.
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxy.direct_request import Endpoint
 from proxy.snapshot import Deployment
@@ -78,7 +78,19 @@ class Sink(Protocol):
         """Status and headers; from here on, there is no other attempt."""
 
     async def body(self, chunk: bytes, *, last: bool) -> None:
-        """A part of the body. Returns when the client can take more."""
+        """A part of the body. Returns when the client can take more.
+
+        Raises BrokenStream when a stream cannot be passed on any further.
+        """
+
+    async def whole(
+        self, status: int, headers: Headers, body: bytes, document: dict[str, Any] | None
+    ) -> None:
+        """An answer in one piece; `document` is what it says, where that was read already."""
+
+
+class BrokenStream(Exception):
+    """The provider sent something that no client could read."""
 
 
 class Executor(Protocol):

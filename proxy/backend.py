@@ -16,6 +16,7 @@ from litellm.proxy.hooks.responses_id_security import ResponsesIDSecurity
 from litellm.responses.utils import ResponsesAPIRequestUtils
 
 from proxy.direct_request import LiteLlmFacts
+from proxy.litellm_facts import facts_of
 from proxy.plugin import INTERNAL_TOKEN, RECORDER
 from proxy.router import RouterApplier, new_router
 from proxy.snapshot import Deployment, Snapshot
@@ -121,9 +122,9 @@ class LiteLlm:
             raise LiteLlmError("a snapshot came before start-up was complete")
         return await self._applier.apply(snapshot)
 
-    def facts_of(self, deployment: Deployment) -> LiteLlmFacts:
-        """What LiteLLM knows of a deployment's model."""
-        return LiteLlmFacts()
+    def facts_of(self, deployment: Deployment) -> LiteLlmFacts | str:
+        """What LiteLLM knows of a deployment's model; or why it alone can serve it."""
+        return facts_of(deployment)
 
     def count_tokens(self, model: str, content: Any) -> int:
         """Tokens of messages or of a text, by the tokenizer LiteLLM knows for the model."""

@@ -15,6 +15,7 @@ import orjson
 
 from proxy.errors import class_of_status, error_text, refine
 from proxy.metering import Usage, usage_from_anthropic, usage_from_openai
+from proxy.scan import SCAN_FROM_BYTES, SCANNED_KINDS, scan
 from proxy.sse import payload_of, with_payload
 from proxy.trace import Trace
 
@@ -44,7 +45,9 @@ class Capture:
     bytes_out: int = 0
     text: list[str] = field(default_factory=list)  # produced so far, for estimates
     _anthropic_usage: dict[str, Any] = field(default_factory=dict)
+    malformed: bool = False  # an event could not be read: nothing after it is passed on
     _buffer: bytes = b""
+    _ended: bool = False  # a choice told why it ended
     # Events of text that were passed on undecoded, and how their model's name is replaced.
     _renaming: tuple[bytes, bytes] | None = None
     _undecoded: list[bytes] = field(default_factory=list)
@@ -52,15 +55,15 @@ class Capture:
 
     # --- whole answers -------------------------------------------------------------------
 
-    def read_whole(self, body: bytes) -> bytes:
+    def read_whole(self, body: bytes, document: dict[str, Any] | None = None) -> bytes:
         """Usage or error of an answer that came in one piece; gives the body to pass on."""
         try:
-            return self._read_whole(body)
+            return self._read_whole(body, document)
         except UNREADABLE:
             logger.warning("an answer of %s could not be read for usage", self.trace.model)
             return body
 
-    def _read_whole(self, body: bytes) -> bytes:
+    def _read_whole(self, body: bytes, document: dict[str, Any] | None) -> bytes:
         if self.status >= 400:
             self.read_error(body)
             return body
@@ -70,7 +73,13 @@ class Capture:
             text = str(self.trace.body.get("input", ""))
             self.usage = Usage(other_units={"input_character": Decimal(len(text))})
             return body
-        document = _loads(body) if len(body) <= PARSE_MAX_BYTES else None
+        if document is None and kind in SCANNED_KINDS and len(body) >= SCAN_FROM_BYTES:
+            found = scan(body)
+            if found is not None:
+                self.usage = usage_from_openai(found.usage)
+                return found.renamed(body, self._served_model())
+        if document is None and len(body) <= PARSE_MAX_BYTES:
+            document = _loads(body)
         if isinstance(document, dict):
             self._read_document(document, kind)
             if self._name_model(document):
@@ -81,14 +90,16 @@ class Capture:
 
     def _name_model(self, document: dict[str, Any]) -> bool:
         """Put the public name of the model that served in place; True if another stood there."""
-        served = self.trace.served_by()
-        name = served["model"] if served is not None else self.trace.model
-        changed = False
+        name, changed = self._served_model(), False
         for holder in (document, document.get("message"), document.get("response")):
             if isinstance(holder, dict) and isinstance(holder.get("model"), str):
                 changed = changed or holder["model"] != name
                 holder["model"] = name
         return changed
+
+    def _served_model(self) -> str:
+        served = self.trace.served_by()
+        return served["model"] if served is not None else self.trace.model
 
     def _read_document(self, document: dict[str, Any], kind: str) -> None:
         raw = document.get("usage")
@@ -153,9 +164,21 @@ class Capture:
                     kept = self._read_event(event)
                 except UNREADABLE:
                     logger.warning("a stream event of %s could not be read", self.trace.model)
+            if self.malformed:
+                break
             if kept is not None:
                 out.append(kept + b"\n\n")
         return out
+
+    def end(self) -> list[bytes]:
+        """The stream's end came: events that its provider left out.
+
+        Some end without `[DONE]`; an answer with a reason for its end is whole all the same.
+        """
+        if self.finished or not self._ended or self.error_class is not None:
+            return []
+        self.finished = True
+        return [b"data: [DONE]\n\n"]
 
     def _passes(self, event: bytes) -> bool:
         """Whether an event of a stream whose text has begun needs no decoding.
@@ -165,6 +188,8 @@ class Capture:
         return (
             self._renaming is not None
             and event.startswith(b"data: {")
+            and event.endswith(b"}")
+            and b'"finish_reason":"' not in event
             and (b'"usage":' not in event or b'"usage":null' in event)
             and b'"error":' not in event
         )
@@ -203,6 +228,10 @@ class Capture:
             return event
         document = _loads(data)
         if not isinstance(document, dict):
+            self.malformed = self.trace.inference is not None and self.trace.inference.kind in (
+                "chat",
+                "completion",
+            )
             return event
         if document.get("error") or document.get("type") == "error":
             self._read_stream_error(document)
@@ -228,9 +257,7 @@ class Capture:
         for space in (b"", b" "):
             field = b'"model":' + space + orjson.dumps(named)
             if isinstance(named, str) and data.count(field) == 1:
-                served = self.trace.served_by()
-                name = served["model"] if served is not None else self.trace.model
-                self._renaming = (field, b'"model":' + orjson.dumps(name))
+                self._renaming = (field, b'"model":' + orjson.dumps(self._served_model()))
 
     def _read_stream_error(self, document: dict[str, Any]) -> None:
         """Note a stream's error, and put what may be told of it in its place."""
@@ -259,6 +286,8 @@ class Capture:
             text = _text_of_choice(choice)
             if text:
                 self._note_text(text)
+            if isinstance(choice, dict) and choice.get("finish_reason"):
+                self._ended = True
         if raw is None or self.trace.usage_wanted:
             return event
         if not any(_is_meaningful(choice) for choice in choices):

@@ -10,16 +10,19 @@ from typing import Any
 
 import orjson
 
-from proxy.attempt import Call, Failure, Headers, Sink
+from proxy.attempt import BrokenStream, Call, Failure, Headers, Sink
 from proxy.direct_request import Endpoint
 from proxy.errors import class_of_status, error_text, refine, scrub
 from proxy.reset import reset_s
+from proxy.scan import SCAN_FROM_BYTES, SCANNED_KINDS
 from proxy.sse import error_in, first_event
 from proxy.upstream import Exchange, StaleConnection, Upstream, UpstreamError
 
 _HELD_MAX_BYTES = 64 * 1024  # of an error's body, or of a stream before its first event
 _JSON = (b"content-type", b"application/json")
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+_NO_CACHE = (b"cache-control", b"no-cache")
+_LIST_OF = {"chat": b'"choices":', "completion": b'"choices":', "embedding": b'"data":'}
 _SAID_MAX_BYTES = 500
 # A client that left had not taken more than this: what the provider made since is read for
 # its usage, what it would make only because we read on is not.
@@ -42,11 +45,13 @@ class DirectLane:
         try:
             exchange = await self._send(call, call.direct)
             status = await exchange.head()
-            if status != 200:
+            if not 200 <= status < 300:
                 return await _refused(call, exchange)
             if call.trace.streaming:
                 return await passing.stream(exchange)
             return await passing.whole(exchange)
+        except BrokenStream:
+            return Failure("server_error", 200, "The provider sent an event that is not JSON.")
         except UpstreamError as error:
             return None if call.gave_up else passing.failed(error, exchange)
         finally:
@@ -89,32 +94,56 @@ class _Passing:
     async def whole(self, exchange: Exchange) -> Failure | None:
         """An answer in one piece."""
         body = await exchange.whole()
-        failure = self._unfit(exchange, body)
-        if failure is not None:
-            return failure
+        document = None
+        if not self._may_be_scanned(body):
+            document = _loads(body)
+            failure = self._unfit(exchange, body, document)
+            if failure is not None:
+                return failure
         self.passed = True
-        await self.sink.start(200, [_JSON, *_rate_limits(exchange)])
-        await self.sink.body(body, last=True)
+        headers = [_JSON, *_rate_limits(exchange)]
+        await self.sink.whole(exchange.status, headers, body, document)
         return None
 
-    def _unfit(self, exchange: Exchange, body: bytes) -> Failure | None:
-        """Why an answer with status 200 is none."""
-        text = body.strip()
-        if not (text.startswith(b"{") and text.endswith(b"}")):
-            said = "The provider's answer is not JSON."
-            return Failure("server_error", 200, said, client_status=500, charged=True)
-        if b'"error"' in body or self.call.refusals_fail:
-            document = _loads(body)
-            found = document.get("error") if isinstance(document, dict) else None
-            if found:
-                return _told(self.call, 500, body, exchange)
-            if self.call.refusals_fail and _is_filtered(document):
-                said = "The provider's content filter ended the answer."
-                return Failure("content_policy", 200, said, client_status=400, charged=True)
+    def _may_be_scanned(self, body: bytes) -> bool:
+        """Whether it is large, and an answer by the look of it."""
+        inference = self.call.trace.inference
+        assert inference is not None
+        return (
+            len(body) >= SCAN_FROM_BYTES
+            and inference.kind in SCANNED_KINDS
+            and not self.call.refusals_fail
+            and body.lstrip()[:1] == b"{"
+            and body.rstrip()[-1:] == b"}"
+            and _LIST_OF[inference.kind] in body
+            and b'"error":' not in body
+            and b'"reasoning":' not in body
+            and b"<think>" not in body
+        )
+
+    def _unfit(self, exchange: Exchange, body: bytes, document: Any) -> Failure | None:
+        """Why an answer that calls itself a success is none."""
+        if not isinstance(document, dict):
+            return _no_answer("The provider's answer is not a JSON object.")
+        if document.get("error"):
+            return _told(self.call, 500, body, exchange)
+        inference = self.call.trace.inference
+        assert inference is not None
+        wanted = _LIST_OF.get(inference.kind)
+        if wanted is not None and not isinstance(document.get(wanted[1:-2].decode()), list):
+            return _no_answer("The provider's answer lacks what was asked for.")
+        if self.call.refusals_fail and _is_filtered(document):
+            said = "The provider's content filter ended the answer."
+            return Failure("content_policy", 200, said, client_status=400, charged=True)
         return None
 
     async def stream(self, exchange: Exchange) -> Failure | None:
         """Event by event, from the first one that is none of an error."""
+        if dict(exchange.headers).get(b"content-type", b"").startswith(b"application/json"):
+            body = await exchange.whole()
+            return self._unfit(exchange, body, _loads(body)) or _no_answer(
+                "The provider gave a whole answer where a stream was asked for."
+            )
         exchange.by_pieces()
         held = b""
         while True:
@@ -125,14 +154,16 @@ class _Passing:
             if event is not None:
                 break
             if last:
-                raise UpstreamError("closed", "the stream ended before its first event", began=True)
+                break
+        if event is None or event == b"[DONE]":
+            raise UpstreamError("closed", "the stream ended before its first event", began=True)
         error = error_in(event)
         if error is not None:
             return self._failed_stream(exchange, *error)
         if self.call.gave_up:
             return None
         self.passed = True
-        await self.sink.start(200, [_EVENTS, *_rate_limits(exchange)])
+        await self.sink.start(200, [_EVENTS, _NO_CACHE, *_rate_limits(exchange)])
         unread = 0
         while held:
             if self.call.abandoned:
@@ -164,10 +195,14 @@ class _Passing:
             return Failure("timeout", status, "The provider fell silent in the middle of a stream.")
         text = scrub(str(error), self.call.deployment.secrets)
         if error.kind == "protocol":
-            return Failure("server_error", status, text, client_status=500, charged=error.began)
-        accepted = status == 200
-        error_class = "cut_stream" if accepted and self.call.trace.streaming else "connection"
-        return Failure(error_class, status, text, client_status=500, charged=accepted)
+            return Failure("server_error", status, text, client_status=500)
+        if status is not None and self.call.trace.streaming:
+            return Failure("cut_stream", status, text, client_status=500, charged=True)
+        return Failure("connection", None, text, client_status=500)
+
+
+def _no_answer(text: str) -> Failure:
+    return Failure("server_error", 500, text, client_status=500)
 
 
 async def _refused(call: Call, exchange: Exchange) -> Failure:
@@ -221,8 +256,9 @@ def _rate_limits(exchange: Exchange) -> Headers:
 
 
 def _kept(exchange: Exchange) -> Headers:
-    names = (b"retry-after", b"x-should-retry")
-    return [(n, v) for n, v in exchange.headers if n in names or n.startswith(b"x-ratelimit-")]
+    return [
+        (n, v) for n, v in exchange.headers if n == b"retry-after" or n.startswith(b"x-ratelimit-")
+    ]
 
 
 def _loads(data: bytes) -> Any:

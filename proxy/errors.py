@@ -60,7 +60,7 @@ _BY_STATUS = {
 }
 _QUOTA = re.compile(r"(?i)insufficient[_ ]quota|exceeded your current quota|billing|credit balance")
 _CONTEXT = re.compile(r"(?i)context[_ ](?:length|window)|maximum context|prompt is too long")
-_POLICY = re.compile(r"(?i)content[_ ](?:policy|filter|management)|responsibleai")
+_POLICY = re.compile(r"(?i)content[_ ](?:policy|filter|management)|responsibleai|safety system")
 _CUT = re.compile(r"(?i)payload is not completed|incomplete chunked read")
 _BROKEN = re.compile(
     r"(?i)peer closed connection|server disconnected|cannot connect to host"
@@ -72,7 +72,8 @@ _NO_DEPLOYMENT = re.compile(r"(?i)no deployments available|no healthy deployment
 
 
 _WRAPPING = re.compile(
-    r"^(?:litellm\.\w+: )?(?:\w+(?:Error|Exception|Timeout): )?(?:\w+Exception - )?"
+    r"^(?:litellm\.\w+: )?(?:Timeout Error: )?(?:\w+(?:Error|Exception|Timeout): )*"
+    r"(?:\w+Exception - )?"
 )
 _ADVICE = re.compile(r"\s*LiteLLM: model group .*|\s*Received Model Group=.*", re.DOTALL)
 

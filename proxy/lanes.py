@@ -5,6 +5,7 @@ format, as long as LiteLLM would change nothing of the request that the lane can
 other requests, and all attempts after a failure, are LiteLLM's.
 """
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import orjson
@@ -13,7 +14,7 @@ from proxy.attempt import Call, Executor
 from proxy.direct import DirectLane
 from proxy.direct_request import Endpoint, endpoint_of, wire_body
 from proxy.litellm_lane import LiteLlmLane
-from proxy.snapshot import Snapshot
+from proxy.snapshot import Deployment, Snapshot
 from proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -28,14 +29,24 @@ class Lanes:
         self._direct = DirectLane(self.upstream)
         self._litellm = LiteLlmLane(backend)
         self._backend = backend
-        self._endpoints: dict[str, Endpoint | str] = {}  # or why there is none, by deployment
+        # By deployment: what it was made of, and the endpoint or why there is none.
+        self._endpoints: dict[str, tuple[Deployment, Endpoint | str]] = {}
 
-    def configure(self, snapshot: Snapshot) -> None:
-        """Take over the deployments of a revision."""
-        self._endpoints = {
-            row.id: endpoint_of(row, self._backend.facts_of(row))
-            for row in snapshot.deployments.values()
-        }
+    async def configure(self, snapshot: Snapshot) -> None:
+        """Take over the deployments of a revision; requests go on meanwhile."""
+        found = {}
+        for row in snapshot.deployments.values():
+            known = self._endpoints.get(row.id)
+            if known is None or known[0] != row:
+                known = row, self._endpoint_of(row)
+                await asyncio.sleep(0)
+            found[row.id] = known
+        self._endpoints = found
+
+    def _endpoint_of(self, row: Deployment) -> Endpoint | str:
+        if row.lane == "litellm":
+            return "setting"
+        return endpoint_of(row, self._backend.facts_of(row))
 
     def choose(self, call: Call, *, first: bool) -> tuple[Executor, str]:
         """The executor of an attempt, and why it is not the direct one."""
@@ -44,7 +55,7 @@ class Lanes:
 
     def _prepare(self, call: Call) -> str:
         trace = call.trace
-        endpoint = self._endpoints.get(call.deployment.id, "provider")
+        _, endpoint = self._endpoints.get(call.deployment.id, (None, "provider"))
         if isinstance(endpoint, str):
             return endpoint
         if trace.inference is None or trace.inference.kind not in endpoint.heads:

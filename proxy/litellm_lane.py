@@ -120,6 +120,10 @@ class _Held:
 
     async def _hold(self, chunk: bytes, *, last: bool) -> None:
         if self.status < 400 and not self._sse:
+            if last and chunk.strip() == b"null":
+                # What LiteLLM makes of a provider's 422: it gave up without saying so.
+                self.status, self._held = 422, b"The provider refused the request (422)."
+                return
             await self._pass()
             await self.sink.body(chunk, last=last)
             return
@@ -172,7 +176,8 @@ class _Held:
         reported = self.call.reported or self._reported_by_body()
         return Failure(
             reported.error_class,
-            reported.status,
+            # LiteLLM calls a provider that gave no answer a 500.
+            None if reported.error_class == "connection" else reported.status,
             reported.message,
             client_status=self.status,
             headers=self.headers,
