@@ -73,8 +73,8 @@ class Backend(Protocol):
     async def apply(self, snapshot: Snapshot) -> int:
         """Load a snapshot into the Router; return the number of changes."""
 
-    def facts_of(self, deployment: Deployment) -> LiteLlmFacts:
-        """What LiteLLM knows of a deployment's model that decides what it sends."""
+    def facts_of(self, deployment: Deployment) -> LiteLlmFacts | str:
+        """What LiteLLM knows of a deployment; or why it alone can serve it."""
 
 
 class Worker:
@@ -210,7 +210,7 @@ class Worker:
         """Load the snapshot into the backend, then swap it in for new requests."""
         changed = await self.backend.apply(snapshot) if self.backend is not None else 0
         if self.lanes is not None:
-            self.lanes.configure(snapshot)
+            await self.lanes.configure(snapshot)
         self.snapshot = snapshot
         if not self.is_porter:
             self.breakers.configure(snapshot)
