@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 _PLAIN_KEYS = frozenset({"role", "content", "name", "tool_call_id"})
-_ROLES = frozenset({"system", "user", "assistant", "tool", "function"})
+ROLES = frozenset({"system", "user", "assistant", "tool", "function"})
 _USER_PARTS = frozenset({"text", "input_audio", "audio_url", "video_url"})
 _FUNCTION_KEYS = frozenset({"type", "function"})
 _COMBINATORS = frozenset({"oneOf", "anyOf", "allOf", "enum", "const", "not"})
@@ -21,36 +21,17 @@ _COMBINATORS = frozenset({"oneOf", "anyOf", "allOf", "enum", "const", "not"})
 
 @dataclass(frozen=True, slots=True)
 class ChatRules:
-    """What LiteLLM changes in messages and tools for one deployment."""
+    """What passes of the messages and tools of one deployment without being rewritten."""
 
-    roles: frozenset[str]  # that stay what they are
-    developer_as_system: bool
-    cache_control: bool  # passes
-    combinators: bool  # pass at the top of a tool's parameters
-    strict_tools: bool  # `strict` and `additionalProperties` pass
-    any_regex: bool  # of a tool's parameters passes
-    assistant_parts: bool  # pass, also what other providers' models thought
-    files: bool  # pass
-    tools: bool  # pass at all
-
-
-def chat_rules(
-    provider: str, *, developer_kept: bool, system_kept: bool, tools_bridged: bool, openai: bool
-) -> ChatRules:
-    """The rules for a provider; `openai`: the host is OpenAI's own."""
-    roles = _ROLES if system_kept else _ROLES - {"system"}
-    vllm = provider == "hosted_vllm"
-    return ChatRules(
-        roles=roles | {"developer"} if developer_kept else roles,
-        developer_as_system=not developer_kept and system_kept,
-        cache_control=not (vllm or openai),
-        combinators=not (provider == "azure" or openai),
-        strict_tools=not vllm,
-        any_regex=vllm,
-        assistant_parts=not vllm,
-        files=provider == "azure",
-        tools=not tools_bridged,
-    )
+    roles: frozenset[str] = ROLES  # that stay what they are
+    developer_as_system: bool = False  # the role `developer` becomes `system`
+    cache_control: bool = False  # marks of what Anthropic's models are to cache
+    assistant_parts: bool = False  # answers in parts, and what other providers' models thought
+    files: bool = False  # parts of a user's message that are files
+    tools: bool = True  # at all, instead of going to another API
+    combinators: bool = False  # `anyOf` and the like at the top of a tool's parameters
+    any_regex: bool = False  # in a tool's parameters, also what Python's `re` does not know
+    strict_tools: bool = False  # `strict` and `additionalProperties`
 
 
 # --- messages ----------------------------------------------------------------------------------

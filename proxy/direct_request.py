@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from proxy.direct_chat import ChatRules, chat_rules, wire_messages, wire_tools
+from proxy.direct_chat import ChatRules, wire_messages, wire_tools
 from proxy.direct_rules import LiteLlmFacts, ParamRules, apply_params, reason
 from proxy.routes import Kind
 from proxy.snapshot import Deployment
@@ -83,13 +83,7 @@ def endpoint_of(deployment: Deployment, known: LiteLlmFacts | str) -> Endpoint |
         known.model,
         heads,
         {kind: rules for kind, rules in known.params.items() if kind in heads},
-        chat_rules(
-            known.provider,
-            developer_kept=known.developer_kept,
-            system_kept=known.system_kept,
-            tools_bridged=known.tools_bridged,
-            openai=known.openai_itself,
-        ),
+        known.chat,
         known.provider,
     )
 
@@ -109,28 +103,28 @@ def _called(
         return "params:api_key"
     host, port = parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme]
     lines = _headers_of(parts.netloc.lower(), known, params, key)
-    if isinstance(lines, str):
-        return lines
     paths = _paths_of(parts.path.rstrip("/"), known, params)
     if isinstance(paths, str):
         return paths
-    heads = {kind: _head(path, lines) for kind, path in paths.items() if kind in known.params}
+    organization = params.get("organization") or ""
+    if not isinstance(organization, str) or _NOT_IN_A_HEADER.search(organization):
+        return "params:organization"
+    named = [*lines, f"openai-organization: {organization}"] if organization else lines
+    heads = {
+        # LiteLLM names the organization on these routes alone.
+        kind: _head(path, named if kind in ("chat", "completion") else lines)
+        for kind, path in paths.items()
+        if kind in known.params
+    }
     return (parts.scheme, host, port), heads
 
 
-def _headers_of(
-    host: str, known: LiteLlmFacts, params: Mapping[str, Any], key: str
-) -> list[str] | str:
+def _headers_of(host: str, known: LiteLlmFacts, params: Mapping[str, Any], key: str) -> list[str]:
     lines = [f"host: {host}", "accept: application/json", "accept-encoding: identity"]
     if known.provider == "azure" and params.get("api_version") not in _AZURE_UNDATED:
         lines.append(f"api-key: {key}")
     else:
         lines.append(f"authorization: Bearer {key}")
-    organization = params.get("organization")
-    if organization:
-        if not isinstance(organization, str) or _NOT_IN_A_HEADER.search(organization):
-            return "params:organization"
-        lines.append(f"openai-organization: {organization}")
     return [*lines, "content-type: application/json"]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.direct_chat import ChatRules
 from proxy.routes import Kind
 
 MOST_STOPS = 4  # LiteLLM cuts longer lists
@@ -39,10 +40,7 @@ class LiteLlmFacts:
     provider: str  # LiteLLM's name of the API that is spoken
     model: str  # as it is sent
     params: Mapping[Kind, ParamRules]  # of the routes that are not translated
-    developer_kept: bool = False  # messages with the role `developer` stay what they are
-    system_kept: bool = True
-    tools_bridged: bool = False  # requests with tools go to another API of the provider
-    openai_itself: bool = False  # OpenAI's own host
+    chat: ChatRules = field(default_factory=ChatRules)
     environment: str = ""  # a variable of the environment that LiteLLM would take into account
 
 

@@ -24,6 +24,7 @@ from litellm.utils import (
     get_optional_params_embeddings,
 )
 
+from proxy.direct_chat import ROLES, ChatRules
 from proxy.direct_rules import LiteLlmFacts, ParamRules
 from proxy.routes import Kind
 from proxy.snapshot import Deployment
@@ -39,9 +40,14 @@ _VARIABLES = {
     "azure": ("AZURE_API_VERSION", "AZURE_OPENAI_AD_TOKEN", "AZURE_AD_TOKEN"),
     "hosted_vllm": ("HOSTED_VLLM_API_BASE", "HOSTED_VLLM_API_KEY", "OPENAI_CUSTOM_HEADERS"),
 }
-_FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+_FUNCTION: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object"}},
+}
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "default")
-_MESSAGES = [{"role": "user", "content": "x"}]
+_MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
+_PARTS = [{"type": "text", "text": "x"}]
+_FILE = {"type": "file", "file": {"filename": "x.mp4", "file_data": "data:video/mp4;base64,AAAA"}}
 
 # Values to ask with: several where what LiteLLM does depends on the value.
 _CHAT: dict[str, tuple[Any, ...]] = {
@@ -141,10 +147,7 @@ def _facts(provider: str, model: str, base: str, version: str) -> LiteLlmFacts:
         provider=provider,
         model=model,
         params=_params(provider, model, base, version),
-        developer_kept=_role_kept(config, "developer"),
-        system_kept=_system_kept(config, model),
-        tools_bridged=any(_is_bridged(model, provider, base, e) for e in (None, "none", "low")),
-        openai_itself=not base,
+        chat=_chat_text_rules(config, provider, model, base, version),
         environment=found,
     )
 
@@ -322,16 +325,47 @@ def _is_bridged(model: str, provider: str, base: str, effort: str | None) -> boo
     return _mode(model, provider, base, tools=[_FUNCTION], reasoning_effort=effort) == "responses"
 
 
-def _role_kept(config: Any, role: str) -> bool:
-    message = {"role": role, "content": "x"}
-    told = config.translate_developer_role_to_system_role(messages=[dict(message)])
-    return bool(told == [message])
+def _chat_text_rules(config: Any, provider: str, model: str, base: str, version: str) -> ChatRules:
+    """What LiteLLM leaves as it is in messages and tools, by asking it to write some."""
+    asked = {"custom_llm_provider": provider, "api_base": base or None}
 
+    def passes(messages: list[dict[str, Any]], tools: list[Any] | None = None) -> bool:
+        given = {"tools": tools} if tools else {}
+        try:
+            written = config.transform_request(
+                model=model,
+                messages=copy.deepcopy(messages),
+                optional_params=copy.deepcopy(given),
+                litellm_params=asked,
+                headers={},
+            )
+        except Exception:  # noqa: BLE001  # LiteLLM raises many kinds
+            return False
+        return bool(written["messages"] == messages and written.get("tools") == tools)
 
-def _system_kept(config: Any, model: str) -> bool:
-    message = {"role": "system", "content": "x"}
-    transform = getattr(config, "_transform_messages", None)
-    return transform is None or transform([dict(message)], model) == [message]
+    def tool_passes(parameters: Mapping[str, Any], **more: Any) -> bool:
+        function = {"name": "f", "parameters": {"type": "object", **parameters}}
+        return passes(_MESSAGES, [{"type": "function", "function": function, **more}])
+
+    mark = {"cache_control": {"type": "ephemeral"}}
+    strict = {"type": "function", "function": {**_FUNCTION["function"], "strict": True}}
+    bridged = any(_is_bridged(model, provider, base, e) for e in (None, "none", "low"))
+    system_kept = passes([{"role": "system", "content": "x"}])
+    developer = [{"role": "developer", "content": "x"}]
+    told = config.translate_developer_role_to_system_role(messages=copy.deepcopy(developer))
+    developer_kept = told == developer and passes(developer)
+    roles = ROLES if system_kept else ROLES - {"system"}
+    return ChatRules(
+        roles=roles | {"developer"} if developer_kept else roles,
+        developer_as_system=told == [{"role": "system", "content": "x"}] and system_kept,
+        cache_control=passes([{**_MESSAGES[0], **mark}]) and tool_passes({}, **mark),
+        assistant_parts=passes([{"role": "assistant", "content": _PARTS, "thinking_blocks": []}]),
+        files=passes([{"role": "user", "content": [_FILE]}]),
+        tools=not bridged,
+        combinators=tool_passes({"anyOf": [{"type": "object"}]}),
+        any_regex=tool_passes({"properties": {"a": {"type": "string", "pattern": r"\p{L}"}}}),
+        strict_tools=_sent(provider, model, version, {"tools": [strict]}) == {"tools": [strict]},
+    )
 
 
 def _is_openai_host(base: str) -> bool:
