@@ -21,6 +21,9 @@ from tests.proxy import own_valkey
 from tests.proxy.replica import Replica, free_port
 
 
+LOG_SHOWN = 3000
+
+
 def say(text: str) -> None:
     """One line, at once."""
     print(text, flush=True)  # noqa: T201
@@ -81,12 +84,17 @@ def measured(cores: Cores, plan: Matrix, variants: set[str]) -> Results:
     """Run everything."""
     results = Results()
     with surroundings(cores, variants, results) as (bench, replica, redis_url, home):
-        for part in plan.plans:
-            bench.run(part)
-        phases.paced(bench, plan)
-        phases.first_token(bench, plan)
-        if replica is not None:
-            phases.two_workers(bench, plan, replica, redis_url, home)
+        try:
+            for part in plan.plans:
+                bench.run(part)
+            phases.paced(bench, plan)
+            phases.first_token(bench, plan)
+            if replica is not None:
+                phases.two_workers(bench, plan, replica, redis_url, home)
+        except BenchError as error:
+            results.problems.append(str(error))
+        if replica is not None and results.problems:
+            say(f"the replica's log ends with:\n{replica.log_path.read_text()[-LOG_SHOWN:]}")
     return results
 
 

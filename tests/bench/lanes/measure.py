@@ -94,7 +94,7 @@ class Bench:
     log: Callable[[str], None]
 
     def can(self, name: str, case: Case) -> bool:
-        """Whether a variant takes part in a case. A rival that cannot is left out."""
+        """Whether a variant takes part in a case. Who cannot is left out; of ours it is wrong."""
         variant = BY_NAME[name]
         place = f"{name} {'streams' if case.stream else 'plain'}"
         if variant.server and variant.server not in self.site.ports:
@@ -102,12 +102,13 @@ class Bench:
         if place in self.results.left_out:
             return False
         wrong = verify.check(self.site, variant, case)
-        if wrong and variant.server not in ("", "ours"):
-            self.results.left_out[place] = wrong[0]
-            self.log(f"left out: {wrong[0]}")
-            return False
-        self.results.problems += wrong
-        return True
+        if not wrong:
+            return True
+        self.results.left_out[place] = wrong[0]
+        self.log(f"left out: {wrong[0]}")
+        if variant.server in ("", "ours"):
+            self.results.problems.append(wrong[0])
+        return False
 
     def run(self, plan: Plan) -> None:
         """All rounds of a case."""
@@ -164,7 +165,7 @@ class Bench:
         """What was wrong, said once and kept."""
         if figures is not None:
             self.results.errors += figures.broken
-        for text in found:
+        for text in dict.fromkeys(found):
             line = (
                 text if text.startswith(variant.name) else f"{variant.name}, {case.title}: {text}"
             )

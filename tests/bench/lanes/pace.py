@@ -100,9 +100,11 @@ class _Line(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Before the end it is an error, and the line stays out."""
+        self.transport = None
+        if self in self.load.free:
+            self.load.free.remove(self)
         if self.due is not None:
             self.load.finish(self, right=False)
-        self.transport = None
 
     def ask(self, due: float) -> None:
         """Send the request that was due then."""

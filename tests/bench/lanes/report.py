@@ -43,9 +43,9 @@ def _bounds(results: Results) -> list[str]:
 
 def _case(results: Results, case: Case) -> list[str]:
     found = [
-        "| variant | requests/s | p50 | p95 | p99 | CPU per request | memory | / LiteLLM tuned "
-        "| / Portkey |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| variant | requests/s | p50 | p95 | p99 | CPU per request | memory | × LiteLLM tuned "
+        "| × Portkey | less CPU than tuned |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for variant in VARIANTS:
         if (case, variant.name) not in results.samples:
@@ -65,9 +65,19 @@ def _case(results: Results, case: Case) -> list[str]:
             "" if sample.memory_mb is None else f"{median(lambda s: s.memory_mb or 0.0):.0f} MB",
             _times(ratio(results, case, variant.name, "tuned")),
             _times(ratio(results, case, variant.name, "portkey")),
+            _times(_less_cpu(results, case, variant.name)),
         ]
         found.append(f"| {' | '.join(cells)} |")
     return found
+
+
+def _less_cpu(results: Results, case: Case, name: str) -> float | None:
+    """CPU of a request of LiteLLM tuned, in those of a variant."""
+    told = [
+        results.median(case, which, lambda sample: sample.cpu_ms or 0.0)
+        for which in ("tuned", name)
+    ]
+    return told[0] / told[1] if told[0] and told[1] else None
 
 
 def _times(value: float | None) -> str:
