@@ -239,18 +239,19 @@ class Launcher:
 
     def _fork(self, slot: int) -> int:
         reader, writer = os.pipe()
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             os.close(reader)
-            self._be_child(slot, writer)
+            self._be_child(slot, writer, parent)
         os.close(writer)
         self.children[pid] = Child(pid, slot, time.monotonic(), reader)
         return pid
 
-    def _be_child(self, slot: int, ready_fd: int) -> NoReturn:
+    def _be_child(self, slot: int, ready_fd: int, parent: int) -> NoReturn:
         status = 1
         try:
-            _follow_parent()
+            _follow_parent(parent)
             os.close(self.lock)
             for child in self.children.values():
                 if child.ready_fd >= 0:
@@ -371,10 +372,22 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def _follow_parent() -> None:
+def _follow_parent(parent: int) -> None:
     """Linux: a worker whose parent was killed gets SIGTERM instead of living on."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(0)  # it was killed before we could ask for the signal
+
+
+class WorkerServer(uvicorn.Server):
+    """While it starts it waits for others, and keeps the port; told to leave, it leaves at once."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT."""
+        if not self.started:
+            os._exit(0)  # nobody was served, so nothing has to be finished
+        super().handle_exit(sig, frame)
 
 
 def serve(
@@ -398,7 +411,7 @@ def serve(
     worker = Worker(settings, slot=slot, metrics=Metrics(), backend=backend)
     edge = Edge(worker, on_started=entrance.enter)
     config = _server_config(settings, edge if gate_writer is None else closing(edge))
-    server = uvicorn.Server(config) if gate_writer is None else PorterServer(config, gate_writer)
+    server = WorkerServer(config) if gate_writer is None else PorterServer(config, gate_writer)
     server.run(sockets=[listener])
     return 0 if server.started else 3
 
