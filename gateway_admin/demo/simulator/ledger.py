@@ -95,12 +95,14 @@ class Ledger:
         self._rows: dict[tuple[str, str, str], Row] = {}
         self._detail: deque[Entry] = deque(maxlen=DETAIL_LIMIT)
         self._open.clear()
+        self._most_open = 0
 
     def open(self, *, kind: str, endpoint: str, model: str, credential: str) -> Entry:
         """Begin a request."""
         self._serial += 1
         entry = Entry(self._serial, kind, endpoint, model, credential, self._clock())
         self._open[entry.serial] = entry
+        self._most_open = max(self._most_open, len(self._open))
         self._row(entry).counts["requests"] += 1
         return entry
 
@@ -127,6 +129,7 @@ class Ledger:
             ],
             "totals": totals,
             "in_flight": len(self._open),
+            "most_in_flight": self._most_open,  # since the last reset
         }
         if detail:
             report["requests"] = [_describe(entry) for entry in self._detail]
