@@ -25,7 +25,7 @@ ORDER = [
 EXCEPTIONS = {
     "accounts": {
         "frame",  # format helpers and page parts
-        "keys",  # a new calendar is a new version of the policies: one late import
+        "keys",  # late: a new calendar or a person's new name is a new version of the policies
     },
     "catalog": {
         "frame",

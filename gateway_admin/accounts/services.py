@@ -95,6 +95,8 @@ def user_update(*, actor: User, user: User, name: str, role: Role) -> User:
         changes["role"] = [before.value if before else None, role.value]
     if changes:
         audit(actor=actor, action="user.update", target=user, changes=changes)
+    if "name" in changes:
+        _announce_name(user)
     return user
 
 
@@ -177,10 +179,12 @@ def password_link_use(*, secret: str, name: str, password: str) -> User:
     if user is None:
         raise Conflict("This link is for the first administrator.")
     _check_password(password, user)
-    user.name = " ".join(name.split())
+    before, user.name = user.name, " ".join(name.split())
     user.set_password(password)
     user.save(update_fields=["name", "password"])
     audit(actor=user, action="user.set_password", target=user)
+    if user.name != before:
+        _announce_name(user)
     return user
 
 
@@ -317,6 +321,13 @@ def _announce_calendar() -> None:
     from gateway_admin.keys.calendar import calendar_changed
 
     calendar_changed()
+
+
+def _announce_name(user: User) -> None:
+    """Refusals by a person's own rules say their name."""
+    from gateway_admin.keys.rules import subject_renamed
+
+    subject_renamed(user)
 
 
 def _queue_days_recut() -> None:

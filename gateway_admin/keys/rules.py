@@ -6,9 +6,10 @@ from typing import TypeVar
 
 from django.db.models import Q, QuerySet
 
+from gateway_admin.accounts.models import User
 from gateway_admin.catalog.models import Environment
 from gateway_admin.keys.models import Block, Budget, RateLimit, Team, VirtualKey
-from gateway_admin.keys.policies import SubjectRef
+from gateway_admin.keys.policies import SubjectRef, policy_changed
 from gateway_admin.keys.subjects import EVERY, Subject, scope_of, target_id
 
 AnyRule = TypeVar("AnyRule", Budget, RateLimit)
@@ -53,13 +54,19 @@ def path_of(key: VirtualKey) -> list[Subject]:
     return [*subjects, Subject("environment", key.environment)]
 
 
-def subjects_with_rules(team: Team) -> list[tuple[Environment, SubjectRef]]:
-    """Environments in which replicas know a team by its rules."""
-    ref = ("team", target_id(team))
+def subjects_with_rules(target: Team | User) -> list[tuple[Environment, SubjectRef]]:
+    """Environments in which replicas know a team or a person by its rules."""
+    scope = scope_of(target)
+    ref = (scope.value, target_id(target))
     found: dict[Environment, SubjectRef] = {}
     for rules in (Budget.objects, RateLimit.objects):
-        for rule in rules.filter(team=team).select_related("environment"):
+        for rule in rules.filter(**{scope.value: target}).select_related("environment"):
             found[rule.environment] = ref
-    if Block.objects.filter(team=team).exists():
+    if Block.objects.filter(**{scope.value: target}).exists():
         found.update(dict.fromkeys(Environment.objects.all(), ref))
     return list(found.items())
+
+
+def subject_renamed(target: Team | User) -> None:
+    """Refusals by its rules say the new name. Call it last in the transaction of the write."""
+    policy_changed(subjects=subjects_with_rules(target))

@@ -8,7 +8,7 @@ from gateway_admin.accounts.models import User
 from gateway_admin.accounts.services import audit
 from gateway_admin.keys.models import Membership, Team, VirtualKey
 from gateway_admin.keys.policies import policy_changed
-from gateway_admin.keys.rules import subjects_with_rules
+from gateway_admin.keys.rules import subject_renamed, subjects_with_rules
 from gateway_admin.lib.errors import Conflict, InvalidInput
 
 RESERVED_SLUGS = {"new"}  # an address of the pages
@@ -53,8 +53,8 @@ def team_update(*, actor: User, team: Team, name: str, description: str) -> Team
         team.name, team.description = wanted["name"], wanted["description"]
         team.save(update_fields=["name", "description"])
         audit(actor=actor, action="team.update", target=team, changes=changes)
-        if "name" in changes:  # refusals by the team's rules say it
-            policy_changed(subjects=subjects_with_rules(team))
+        if "name" in changes:
+            subject_renamed(team)
     return team
 
 

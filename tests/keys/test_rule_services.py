@@ -13,7 +13,13 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from gateway_admin.accounts.models import AuditEvent
-from gateway_admin.accounts.services import organisation_update
+from gateway_admin.accounts.roles import Role
+from gateway_admin.accounts.services import (
+    organisation_update,
+    password_link_create,
+    password_link_use,
+    user_update,
+)
 from gateway_admin.catalog.models import Environment
 from gateway_admin.keys import block_services, budget_services, cache_services
 from gateway_admin.keys.balances import balance_of
@@ -242,6 +248,22 @@ def test_a_renamed_team_is_announced_where_it_has_rules(people: People, prod: En
     assert delta.subjects == {("team", str(people.search.pk))}
     team_delete(actor=people.admin, team=people.search)
     assert not Budget.objects.exists()
+    assert current_version(prod) == since + 2
+
+
+def test_a_renamed_person_is_announced_where_they_have_rules(
+    people: People, prod: Environment
+) -> None:
+    budget(people.admin, subject(prod, people.owner))
+    since = current_version(prod)
+    user_update(actor=people.admin, user=people.owner, name="Ada", role=Role.DEVELOPER)
+    delta = changed_since(environment=prod, since=since)
+    assert delta.subjects == {("user", str(people.owner.pk))}
+    user_update(actor=people.admin, user=people.owner, name="Ada", role=Role.FINANCE)
+    user_update(actor=people.admin, user=people.teammate, name="Bob", role=Role.DEVELOPER)
+    assert current_version(prod) == since + 1
+    secret = password_link_create(actor=people.admin, user=people.owner)
+    password_link_use(secret=secret, name="Ada L.", password="a long one, 7 words of it")
     assert current_version(prod) == since + 2
 
 
