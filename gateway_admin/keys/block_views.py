@@ -18,10 +18,10 @@ from gateway_admin.keys import block_services, cache_services, queries, rights
 from gateway_admin.keys.customer_spend import SPEND_DAYS, customer_spend
 from gateway_admin.keys.models import Block, Customer, Scope, Team
 from gateway_admin.keys.rule_forms import (
+    BlockFilter,
     CustomerForm,
     CustomerNameForm,
     NewBlockForm,
-    RuleFilter,
     SearchFilter,
 )
 from gateway_admin.keys.rule_pages import rule_cards, tightest
@@ -88,7 +88,7 @@ def _block_form(request: HttpRequest, data: Any) -> NewBlockForm:
 
 def _block_page(request: HttpRequest, form: NewBlockForm, status: int = 200) -> HttpResponse:
     person = actor_of(request)
-    asked = RuleFilter(request.GET)
+    asked = BlockFilter(request.GET)
     asked.is_valid()  # a filter that does not read is left out
     here = Q(environment=environment_of(request)) | Q(environment=None)
     blocks = rights.visible_blocks(person).filter(here)
@@ -212,7 +212,7 @@ def purge_key(request: HttpRequest, pk: UUID) -> HttpResponse:
     key = queries.key_to_manage(actor_of(request), pk)
     cache_services.cache_purge_key(actor=actor_of(request), key=key)
     messages.success(request, f"No kept answer is given to {key.name} any more.")
-    return redirect("keys:key-detail", pk=pk)
+    return redirect(_back(request, otherwise=reverse("keys:key-detail", args=[pk])))
 
 
 @require_POST
@@ -220,7 +220,7 @@ def purge_team(request: HttpRequest, slug: str) -> HttpResponse:
     team = queries.team_to_manage(actor_of(request), slug)
     keys = cache_services.cache_purge_team(actor=actor_of(request), team=team)
     messages.success(request, f"No kept answer is given to the team's {keys} keys any more.")
-    return redirect("keys:team-detail", slug=slug)
+    return redirect(_back(request, otherwise=reverse("keys:team-detail", args=[slug])))
 
 
 @require_POST
@@ -232,12 +232,12 @@ def purge_environment(request: HttpRequest) -> HttpResponse:
     else:
         cache_services.cache_purge_environment(actor=actor_of(request), environment=environment)
         messages.success(request, f"No kept answer of {environment} is given any more.")
-    return redirect(_back(request))
+    return redirect(_back(request, otherwise=reverse("keys:key-list")))
 
 
-def _back(request: HttpRequest) -> str:
-    """The page of this site that the button stood on."""
+def _back(request: HttpRequest, *, otherwise: str) -> str:
+    """The page of this site that the button stood on, as `next` names it."""
     address = request.POST.get("next", "")
     if url_has_allowed_host_and_scheme(address, allowed_hosts=None):
         return address
-    return reverse("keys:key-list")
+    return otherwise

@@ -17,7 +17,7 @@ from gateway_admin.keys import limit_services, rights
 from gateway_admin.keys.effects import limit_effect
 from gateway_admin.keys.headroom import headroom_of
 from gateway_admin.keys.models import Scope
-from gateway_admin.keys.rule_forms import LimitForm, RuleFilter
+from gateway_admin.keys.rule_forms import LimitFilter, LimitForm
 from gateway_admin.keys.rule_pages import rule_cards
 from gateway_admin.keys.rules import RELATED
 from gateway_admin.keys.subject_finder import find_subject
@@ -31,7 +31,7 @@ from gateway_admin.lib.keyset import Order, page_of
 @require_GET
 def limit_list(request: HttpRequest) -> HttpResponse:
     person = actor_of(request)
-    form = RuleFilter(request.GET)
+    form = LimitFilter(request.GET)
     form.is_valid()  # a filter that does not read is left out
     given: dict[str, Any] = form.cleaned_data
     limits = rights.visible_limits(person).filter(environment=environment_of(request))

@@ -343,13 +343,17 @@ class BudgetFilter(forms.Form):
     state = forms.ChoiceField(required=False, choices=STATES, widget=forms.RadioSelect)
 
 
-class RuleFilter(forms.Form):
-    """Filters of the lists of limits and blocks."""
-
+class LimitFilter(forms.Form):
     q = forms.CharField(
-        label="Search", required=False, widget=SearchInput({"placeholder": "Name or reason"})
+        label="Search", required=False, widget=SearchInput({"placeholder": "Subject or model"})
     )
     scope = forms.ChoiceField(required=False, choices=[("", "Any scope"), *Scope.choices])
+
+
+class BlockFilter(LimitFilter):
+    q = forms.CharField(
+        label="Search", required=False, widget=SearchInput({"placeholder": "Subject or reason"})
+    )
 
 
 class SearchFilter(forms.Form):

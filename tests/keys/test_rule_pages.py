@@ -311,9 +311,19 @@ def test_answers_of_a_key_are_set_and_purged(client: Any, people: People, issue:
     key.refresh_from_db()
     assert key.cache_version == 2
     client("owner").post("/teams/search/purge/")
+    for path in (f"/keys/{key.pk}/", "/teams/search/"):
+        back = client("owner").post(f"{path}purge/", {"next": "/cache/?environment=prod"})
+        assert back.headers["Location"] == "/cache/?environment=prod"
+        away = client("owner").post(f"{path}purge/", {"next": "https://example.com/"})
+        assert away.headers["Location"] == path
     client("admin").post("/cache/purge/", {"confirm": "Production", "next": "/keys/"})
     key.refresh_from_db()
     assert key.cache_version >= 3
+
+
+def test_lists_say_what_is_searched(client: Any) -> None:
+    assert 'placeholder="Subject or model"' in client("admin").get("/limits/").content.decode()
+    assert 'placeholder="Subject or reason"' in client("admin").get("/blocks/").content.decode()
 
 
 def test_empty_pages_say_how_to_start(client: Any) -> None:
