@@ -50,11 +50,22 @@ def local(points: list[Any], zone: ZoneInfo) -> list[str]:
     ]
 
 
+def _stacked(
+    x: list[str], bars: Sequence[tuple[str, Sequence[float], str]], *, yaxis: dict[str, Any]
+) -> Any:
+    """Bars on top of each other over time: name, heights and hue of each."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(
+        [go.Bar(name=name, x=x, y=list(heights), meta={"hue": hue}) for name, heights, hue in bars]
+    )
+    figure.update_layout(barmode="stack", yaxis=yaxis, xaxis={"type": "date"})
+    return figure
+
+
 @require_GET
 def overview_requests(request: HttpRequest) -> JsonResponse:
     """Requests by hour and by what became of them."""
-    import plotly.graph_objects as go
-
     now, zone = timezone.now(), ZoneInfo(rollup_time_zone())
     found = overview.hourly_requests(
         scope=scope_of(request), environment=environment_of(request), now=now
@@ -66,18 +77,8 @@ def overview_requests(request: HttpRequest) -> JsonResponse:
         )  # fmt: skip
     statuses = [name for name in STATUS_WORDS if name in found.by_status]
     hours = local(found.hours, zone)
-    figure = go.Figure(
-        [
-            go.Bar(
-                name=STATUS_WORDS[status],
-                x=hours,
-                y=found.by_status[status],
-                meta={"hue": STATUS_HUES[status]},
-            )
-            for status in statuses
-        ]
-    )
-    figure.update_layout(barmode="stack", yaxis={"title": "Requests"}, xaxis={"type": "date"})
+    bars = [(STATUS_WORDS[name], found.by_status[name], STATUS_HUES[name]) for name in statuses]
+    figure = _stacked(hours, bars, yaxis={"title": "Requests"})
     columns = [found.by_status[status] for status in statuses]
     return chart_response(
         figure,
@@ -94,8 +95,6 @@ def overview_requests(request: HttpRequest) -> JsonResponse:
 @require_GET
 def cost_daily(request: HttpRequest) -> JsonResponse:
     """Spend by day, stacked by the page's group."""
-    import plotly.graph_objects as go
-
     form = CostForm(request, environment_of(request), person_of(request))
     now = timezone.now()
     found = cost.daily_spend(
@@ -104,22 +103,11 @@ def cost_daily(request: HttpRequest) -> JsonResponse:
     if not found.names:
         return empty_response("Nothing was spent in this time.", as_of=now, source=DAILY)
     colours, days = hues(found.names), [day.isoformat() for day in found.days]
-    figure = go.Figure(
-        [
-            go.Bar(
-                name=name,
-                x=days,
-                y=[float(amount) for amount in found.spend[name]],
-                meta={"hue": colours[name]},
-            )
-            for name in found.names
-        ]
-    )
-    figure.update_layout(
-        barmode="stack",
-        yaxis={"title": "US dollars", "tickprefix": "$"},
-        xaxis={"type": "date"},
-    )
+    bars = [
+        (name, [float(amount) for amount in found.spend[name]], colours[name])
+        for name in found.names
+    ]
+    figure = _stacked(days, bars, yaxis={"title": "US dollars", "tickprefix": "$"})
     amounts = [found.spend[name] for name in found.names]
     return chart_response(
         figure,
@@ -207,8 +195,6 @@ def _percentile_figure(x: Sequence[str], lines: latency.Lines, words: str) -> An
 @require_GET
 def latency_errors(request: HttpRequest) -> JsonResponse:
     """Failed and refused requests over time, by class."""
-    import plotly.graph_objects as go
-
     form = LatencyForm(request, environment_of(request), person_of(request))
     now, zone = timezone.now(), ZoneInfo(rollup_time_zone())
     window = latency.window_of(form, now=now, zone=zone)
@@ -218,13 +204,10 @@ def latency_errors(request: HttpRequest) -> JsonResponse:
         words = "No errors in this time." if sum(lines.requests) else "No requests in this time."
         return empty_response(words, as_of=now, source=source)
     x, colours = local(lines.points, zone), hues(list(lines.classes))
-    figure = go.Figure(
-        [
-            go.Bar(name=name.replace("_", " "), x=x, y=counts, meta={"hue": colours[name]})
-            for name, counts in lines.classes.items()
-        ]
-    )
-    figure.update_layout(barmode="stack", yaxis={"title": "Requests"}, xaxis={"type": "date"})
+    bars = [
+        (name.replace("_", " "), counts, colours[name]) for name, counts in lines.classes.items()
+    ]
+    figure = _stacked(x, bars, yaxis={"title": "Requests"})
     failed = sum(map(sum, lines.classes.values()))
     return chart_response(
         figure,

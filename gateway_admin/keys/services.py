@@ -147,17 +147,23 @@ def key_update(
     key.tags = checked_tags(tags)
     for field, value in asdict(_checked_answers(answers or answer_rules(key))).items():
         setattr(key, field, value)
+    _save_changed(actor, key, before)
+    return key
+
+
+def _save_changed(actor: User, key: VirtualKey, before: Mapping[str, Any]) -> None:
+    """Write what differs from before, if anything does, and let replicas know."""
     after = _facts(key)
     changes = {
         field: [before[field], after[field]] for field in after if before[field] != after[field]
     }
-    if changes:
-        key.save(update_fields=CHANGEABLE)
-        _audit(actor, "key.update", key, changes)
-        # Refusals by the key's own rules say its name, too.
-        named = [(key.environment, (Scope.KEY.value, str(key.pk)))] if "name" in changes else []
-        policy_changed(keys=[key], subjects=named)
-    return key
+    if not changes:
+        return
+    key.save(update_fields=CHANGEABLE)
+    _audit(actor, "key.update", key, changes)
+    # Refusals by the key's own rules say its name, too.
+    named = [(key.environment, (Scope.KEY.value, str(key.pk)))] if "name" in changes else []
+    policy_changed(keys=[key], subjects=named)
 
 
 def key_block(*, actor: User, key: VirtualKey, reason: str) -> VirtualKey:
