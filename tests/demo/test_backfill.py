@@ -19,6 +19,8 @@ from gateway_admin.usage.counters import counters_repair
 from gateway_admin.usage.models import UsageEvent
 from tests.demo.organisation import seed, select
 
+pytestmark = pytest.mark.django_db
+
 EVENTS = 12_000
 
 
@@ -109,6 +111,28 @@ def test_everything_that_pages_show_occurs(filled: None) -> None:
     )
     assert min(streams, cached, estimated, unpriced) > 10
     assert customers > 50
+
+
+def test_requests_take_plausible_lanes(filled: None) -> None:
+    counts = dict(
+        select(
+            "SELECT lane || ' ' || split_part(lane_reason, ':', 1), count(*) FROM usage_event"
+            " WHERE status <> 'refused' AND why <> 'cache' GROUP BY 1"
+        )
+    )
+    assert counts.keys() == {"direct ", "litellm provider", "litellm retry", "litellm parameter"}
+    assert counts["direct "] > 0.3 * sum(counts.values())
+    ((strangers,),) = select(
+        "SELECT count(*) FROM usage_event e JOIN catalog_deployment d ON d.id = e.deployment_id"
+        " JOIN catalog_provider p ON p.id = d.provider_id"
+        " WHERE e.lane = 'direct' AND p.kind NOT IN ('openai', 'azure', 'ollama')"
+    )
+    assert strangers == 0
+    ((mixed,),) = select(
+        "SELECT count(*) FROM usage_event WHERE attempts <> '[]'"
+        " AND attempts -> -1 ->> 'lane' <> lane"
+    )
+    assert mixed == 0
 
 
 def test_the_incident_is_visible_and_bridged_by_fallbacks(filled: None) -> None:
