@@ -1,4 +1,4 @@
-"""The ASGI application: `/{provider}/...`, `/__control`, `/__ledger`, `/__health`."""
+"""The ASGI application: `/{provider}/...` and the simulator's own routes, which begin with `__`."""
 
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -7,6 +7,7 @@ import orjson
 
 from gateway_admin.demo.simulator import anthropic, azure, bedrock, cohere, gemini, ollama, openai
 from gateway_admin.demo.simulator.engine import Connection, Engine, Receive, Send
+from gateway_admin.demo.simulator.received import Received
 from gateway_admin.demo.simulator.script import ScriptError
 from gateway_admin.demo.simulator.wire import Provider, Request, dump
 
@@ -19,6 +20,7 @@ class Simulator:
 
     def __init__(self) -> None:
         self.engine = Engine()
+        self.received = Received()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one HTTP request (no lifespan, no web sockets)."""
@@ -28,6 +30,7 @@ class Simulator:
         provider = PROVIDERS.get(prefix)
         if provider is not None:
             request.segments = rest
+            self.received.add(scope, request.body)
             await self.engine.serve(provider, request, connection)
             return
         status, body = self._manage(request)
@@ -42,6 +45,11 @@ class Simulator:
                 return 200, self.engine.ledger.report(detail=detail)
             case "DELETE", "__ledger":
                 self.engine.ledger.reset()
+                return 200, {"status": "reset"}
+            case "GET", "__received":
+                return 200, {"requests": self.received.report()}
+            case "DELETE", "__received":
+                self.received.reset()
                 return 200, {"status": "reset"}
             case "GET", "__control":
                 return 200, {"rules": self.engine.script.describe()}

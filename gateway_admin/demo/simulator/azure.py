@@ -127,6 +127,8 @@ def _endpoint(request: Request, payload: dict[str, Any]) -> Endpoint | None:
         case ("openai", "deployments", deployment, *path) if tuple(path) in _OPERATIONS:
             name, answer = _OPERATIONS[tuple(path)]
             return Endpoint(name, deployment, answer)
+        case ("openai", "v1", "chat", "completions"):
+            return Endpoint("chat", openai.model_of(payload), _chat)
         case ("openai", "responses") | ("openai", "v1", "responses"):
             return Endpoint("responses", openai.model_of(payload), _responses)
     return None

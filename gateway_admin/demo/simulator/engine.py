@@ -275,6 +275,12 @@ class _Exchange:
             self.entry.status = 200
             self._close("error")
             return True
+        if kind == "empty":
+            content_type = "text/event-stream" if self.payload.get("stream") else "application/json"
+            self.entry.status = 200
+            self._close("error")
+            await self.connection.whole(200, content_type, [], b"")
+            return True
         case = _case_of(fault) if kind == "status" else kind
         if case not in CASES:
             return False

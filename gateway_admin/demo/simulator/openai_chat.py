@@ -1,5 +1,6 @@
 """OpenAI chat completions: plain and streamed, text, JSON and tool calls. Azure shares it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -140,7 +141,7 @@ def chat(ask: Ask, headers: Headers, *, azure: bool = False) -> Reply | Stream:
         "object": "chat.completion",
         "created": ask.created,
         "model": ask.model,
-        "choices": [_choice_json(ident, *pair, azure) for pair in enumerate(choices)],
+        "choices": [_choice_json(ask, ident, *pair, azure) for pair in enumerate(choices)],
         "usage": usage_json(usage),
         "system_fingerprint": None,
     }
@@ -160,7 +161,7 @@ SAFE: dict[str, Any] = {
 }
 
 
-def _choice_json(ident: str, index: int, choice: Turn, azure: bool) -> dict[str, Any]:
+def _choice_json(ask: Ask, ident: str, index: int, choice: Turn, azure: bool) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": None if choice.calls else choice.answer.text,
@@ -177,14 +178,29 @@ def _choice_json(ident: str, index: int, choice: Turn, azure: bool) -> dict[str,
             for place, call in enumerate(choice.calls)
         ]
     body: dict[str, Any] = {"index": index, "message": message, "finish_reason": finish_of(choice)}
+    if ask.payload.get("logprobs"):
+        body["logprobs"] = logprobs_of(choice.answer.tokens, integer(ask.payload, "top_logprobs"))
     if azure:
-        body["logprobs"] = None
+        body.setdefault("logprobs", None)
         body["content_filter_results"] = {
             **SAFE,
             "protected_material_code": DETECTED_NOT,
             "protected_material_text": DETECTED_NOT,
         }
     return body
+
+
+def logprobs_of(tokens: Sequence[str], top: int | None) -> dict[str, Any]:
+    """Return the log-probabilities of tokens: -0.25 for each, the alternatives below."""
+    content = []
+    for token in tokens:
+        others = [
+            {"token": f"{token}{rank or ''}", "logprob": -0.25 - rank, "bytes": None}
+            for rank in range(top or 0)
+        ]
+        known = list(token.encode())
+        content.append({"token": token, "logprob": -0.25, "bytes": known, "top_logprobs": others})
+    return {"content": content, "refusal": None}
 
 
 class _Chunks:
@@ -197,6 +213,9 @@ class _Chunks:
         self.with_usage = bool(options.get("include_usage"))
         self.obfuscated = not azure and options.get("include_obfuscation") is not False
         self.choices, self.usage, self.azure = choices, usage, azure
+        self.top: int | None = None  # alternatives per token, if log-probabilities are wanted
+        if ask.payload.get("logprobs"):
+            self.top = integer(ask.payload, "top_logprobs") or 0
         self.ident = ident
         self.padding = unique_hex(ident, 12)
         self.base = {
@@ -233,10 +252,14 @@ class _Chunks:
             event["obfuscation"] = self.padding
         return sse(event)
 
-    def _delta(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    def _delta(
+        self, index: int, delta: dict[str, Any], finish: str | None = None, token: str = ""
+    ) -> bytes:
         choice: dict[str, Any] = {"index": index, "delta": delta, "finish_reason": finish}
+        if token:
+            choice["logprobs"] = logprobs_of([token], self.top)
         if self.azure:
-            choice["logprobs"] = None
+            choice.setdefault("logprobs", None)
             choice["content_filter_results"] = SAFE if delta.get("content") else {}
         return self._event([choice])
 
@@ -245,8 +268,13 @@ class _Chunks:
         if not choice.calls:
             opening["refusal"] = None
         chunks: list[Chunk] = [(self._delta(index, opening), 0)]
-        before, after = self._delta(index, {"content": "@"}).split(b'"@"')
-        chunks += [(before + orjson.dumps(token) + after, 1) for token in choice.answer.tokens]
+        if self.top is not None:
+            chunks += [
+                (self._delta(index, {"content": t}, None, t), 1) for t in choice.answer.tokens
+            ]
+        else:
+            before, after = self._delta(index, {"content": "@"}).split(b'"@"')
+            chunks += [(before + orjson.dumps(t) + after, 1) for t in choice.answer.tokens]
         for place, call in enumerate(choice.calls):
             chunks += self._call(index, place, call)
         chunks.append((self._delta(index, {}, finish_of(choice)), 0))

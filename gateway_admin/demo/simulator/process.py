@@ -46,6 +46,12 @@ class Simulator:
         report: dict[str, Any] = self._client.get("/__ledger", params=params).json()
         return report
 
+    def received(self) -> list[dict[str, Any]]:
+        """Return the last requests as they came in, and forget them (see `received`)."""
+        found: list[dict[str, Any]] = self._client.get("/__received").json()["requests"]
+        self._client.delete("/__received")
+        return found
+
     def settled_ledger(self, *, detail: bool = False, timeout_s: float = 10.0) -> dict[str, Any]:
         """Return the ledger once nothing is in flight any more."""
         deadline = time.monotonic() + timeout_s
@@ -59,6 +65,7 @@ class Simulator:
         """Forget rules, prompts and the ledger."""
         self._client.delete("/__control")
         self._client.delete("/__ledger")
+        self._client.delete("/__received")
 
     def close(self) -> None:
         """Close this helper's own connections; the process is not ended."""

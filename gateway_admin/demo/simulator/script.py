@@ -39,6 +39,7 @@ SPECIAL_FAULTS = (
     "stream_error",  # an error event inside a 200 stream after after_chunks tokens
     "slow_first_token",  # first token after first_token_ms (default 5,000)
     "malformed",  # a 200 whose body is not valid
+    "empty",  # a 200 without a body; as a stream, without an event
 )
 FAULTS = (*CASES, *SPECIAL_FAULTS)
 DEFAULT_HANG_S = 600.0
