@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
+from django.utils.functional import SimpleLazyObject
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, status, viewsets
@@ -24,6 +25,7 @@ from gateway_admin.catalog.models import (
     ModelAlias,
     Provider,
 )
+from gateway_admin.catalog.traffic import signs_of
 from gateway_admin.lib.api import KeysetPagination
 
 EVERYBODY = tuple(Role)
@@ -186,6 +188,14 @@ class ModelViewSet(ServiceViewSet):
 
     def get_queryset(self) -> QuerySet[Model]:
         return queries.models_everywhere()
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        """With the signs of all deployments, read when the first model is shown."""
+        rows = Deployment.objects.select_related("environment")
+        return {
+            **super().get_serializer_context(),
+            "signs": SimpleLazyObject(lambda: signs_of(rows)),
+        }
 
     def add(self, actor: User, data: dict[str, Any]) -> Model:
         return services.model_create(actor=actor, **data)

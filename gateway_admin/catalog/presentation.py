@@ -9,10 +9,10 @@ from uuid import UUID
 from django.utils.dateparse import parse_datetime
 
 from gateway_admin.catalog import prices
-from gateway_admin.catalog.breakers import breaker_states
 from gateway_admin.catalog.connection_test import is_running
 from gateway_admin.catalog.models import Credential, Deployment, FallbackChain, Model, Price
 from gateway_admin.catalog.queries import current_prices, deployments_here, has_working_credential
+from gateway_admin.catalog.traffic import Signs, signs_of
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,11 @@ BREAKERS = {
 }
 
 
-def deployment_state(deployment: Deployment) -> State:
-    """Whether the deployment can answer, as far as is known."""
+NO_SIGNS = Signs()
+
+
+def deployment_state(deployment: Deployment, signs: Signs = NO_SIGNS) -> State:
+    """Whether the deployment can answer, as far as is known. Its breaker is told beside it."""
     test = deployment.last_test or {}
     if not deployment.enabled:
         return State("quiet", "Disabled")
@@ -42,27 +45,37 @@ def deployment_state(deployment: Deployment) -> State:
         return State("bad", "Not callable", f"{reason[0].upper()}{reason[1:]}.")
     if test.get("state") == "ok":
         return State("ok", "Working", "The last test succeeded.")
-    if test.get("state") == "error":
+    answered, tested = signs.answered.get(deployment.pk), tested_at(deployment)
+    if test.get("state") == "error" and not (answered and tested and answered > tested):
         return State("bad", "Test failed", test.get("title", ""))
+    if answered:
+        return State("ok", "Working", "It answered calls in the last 24 hours.")
     return State("quiet", "Not tested", "No test was made yet.")
 
 
-def model_state(deployments: Sequence[Deployment]) -> State:
+def model_state(deployments: Sequence[Deployment], signs: Signs = NO_SIGNS) -> State:
     """A model's availability in one environment, from its deployments there."""
     if not deployments:
         return State("quiet", "Not deployed")
-    states = [deployment_state(deployment) for deployment in deployments]
-    enabled = [state for state in states if state.word != "Disabled"]
-    if not enabled:
+    states = [_reachable(deployment, signs) for deployment in deployments if deployment.enabled]
+    if not states:
         return State("quiet", "Disabled")
-    good = [state for state in enabled if state.tone != "bad"]
-    if not good:
-        return State("bad", "Unavailable", enabled[0].detail)
-    if len(good) < len(enabled):
-        return State("warn", "Degraded", f"{len(good)} of {len(enabled)} deployments work.")
+    good = [state for state in states if state.tone not in ("bad", "warn")]
+    if all(state.tone == "bad" for state in states):
+        return State("bad", "Unavailable", states[0].detail)
+    if len(good) < len(states):
+        return State("warn", "Degraded", f"{len(good)} of {len(states)} deployments work.")
     if all(state.word == "Not tested" for state in good):
         return State("quiet", "Not tested", "No deployment was tested yet.")
     return State("ok", "Available")
+
+
+def _reachable(deployment: Deployment, signs: Signs) -> State:
+    """Its state, or its breaker's where that keeps calls from a deployment that works."""
+    state = deployment_state(deployment, signs)
+    if state.tone == "bad":
+        return state
+    return BREAKERS.get(signs.breakers.get(deployment.pk, ""), state)
 
 
 def tested_at(deployment: Deployment) -> datetime | None:
@@ -114,10 +127,11 @@ class ModelRow:
     model: Model
     deployments: list[Deployment]
     prices: list[Price | None] = field(default_factory=list)
+    signs: Signs = NO_SIGNS
 
     @property
     def state(self) -> State:
-        return model_state(self.deployments)
+        return model_state(self.deployments, self.signs)
 
     @property
     def input(self) -> Quote:
@@ -148,11 +162,13 @@ class ModelRow:
 
 
 def model_rows(models: Iterable[Model]) -> list[ModelRow]:
-    """Rows of models that know their deployments (`queries.models_in`); one more query."""
+    """Rows of models that know their deployments (`queries.models_in`); three more queries."""
     rows = [ModelRow(model, deployments_here(model)) for model in models]
-    found = current_prices(d.pk for row in rows for d in row.deployments)
+    deployments = [deployment for row in rows for deployment in row.deployments]
+    found, signs = current_prices(row.pk for row in deployments), signs_of(deployments)
     for row in rows:
         row.prices = [found.get(deployment.pk) for deployment in row.deployments]
+        row.signs = signs
     return rows
 
 
@@ -162,11 +178,16 @@ class DeploymentRow:
 
     deployment: Deployment
     price: Price | None
-    breaker: State | None = None  # None: it lets calls through
+    signs: Signs = NO_SIGNS
 
     @property
     def state(self) -> State:
-        return deployment_state(self.deployment)
+        return deployment_state(self.deployment, self.signs)
+
+    @property
+    def breaker(self) -> State | None:
+        """None: it lets calls through."""
+        return BREAKERS.get(self.signs.breakers.get(self.deployment.pk, ""))
 
     @property
     def input(self) -> Quote:
@@ -192,11 +213,8 @@ class DeploymentRow:
 def deployment_rows(deployments: Iterable[Deployment]) -> list[DeploymentRow]:
     found = list(deployments)
     in_force = current_prices(deployment.pk for deployment in found)
-    breakers = breaker_states(found)
-    return [
-        DeploymentRow(row, in_force.get(row.pk), BREAKERS.get(breakers.get(row.pk, "")))
-        for row in found
-    ]
+    signs = signs_of(found)
+    return [DeploymentRow(row, in_force.get(row.pk), signs) for row in found]
 
 
 @dataclass(frozen=True)

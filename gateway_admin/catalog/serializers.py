@@ -209,7 +209,7 @@ class ModelSerializer(CreateOnly):
         return [
             {
                 "environment": environment.slug,
-                "state": model_state(found).word,
+                "state": model_state(found, self.context["signs"]).word,
                 "deployments": len(found),
                 "prices": _distinct(price_of(deployment) for deployment in found),
                 "unpriced": any(price_of(deployment) is None for deployment in found),

@@ -192,6 +192,22 @@ def _sums(brief: bool) -> str:
     return ", ".join(term(name) for name in _TOTALS)
 
 
+def answered_since(deployments: Iterable[UUID], since: datetime) -> dict[UUID, datetime]:
+    """Deployments that answered calls since then -> the hour of the latest, in one query.
+
+    Answers from the cache are no deployment's.
+    """
+    query = """
+        SELECT s.deployment_id, max(c.hour)
+        FROM usage_cost_hour c JOIN usage_series s ON s.id = c.series_id
+        WHERE c.level = %s AND c.hour >= %s AND c.requests > c.cache_hits
+          AND s.level = %s AND s.status = 'ok' AND s.deployment_id = ANY (%s)
+        GROUP BY 1
+    """
+    level = int(Level.MODEL)
+    return dict(_rows(query, [level, since, level, list(deployments)]))
+
+
 def total(rows: Iterable[SpendRow]) -> Totals:
     """The sum of all rows."""
     result = Totals()

@@ -22,7 +22,7 @@ from gateway_admin.catalog.models import Credential, Deployment, Environment, Mo
 from gateway_admin.catalog.onboarding import deploy
 from gateway_admin.catalog.presentation import deployment_rows, deployment_state, tested_at
 from gateway_admin.catalog.prices import price_for
-from gateway_admin.catalog.traffic import lane_card
+from gateway_admin.catalog.traffic import lane_card, signs_of
 from gateway_admin.catalog.views.common import (
     act,
     actor_of,
@@ -184,7 +184,7 @@ def deployment_detail(request: HttpRequest, pk: str) -> HttpResponse:
     )
     context = {
         "deployment": deployment,
-        "state": deployment_state(deployment),
+        "state": deployment_state(deployment, signs_of([deployment])),
         "price": price,
         "quotes": quotes(price.units) if price else [],
         "book_differs": bool(entry and entry.units and (not price or price.units != entry.units)),
