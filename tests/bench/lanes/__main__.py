@@ -20,7 +20,6 @@ from tests.bench.lanes.variants import BY_NAME, VARIANTS, Site
 from tests.proxy import own_valkey
 from tests.proxy.replica import Replica, free_port
 
-
 LOG_SHOWN = 3000
 
 
@@ -46,7 +45,7 @@ def arguments() -> argparse.Namespace:
 
 @contextlib.contextmanager
 def surroundings(
-    cores: Cores, variants: set[str], results: Results
+    cores: Cores, plan: Matrix, results: Results
 ) -> Iterator[tuple[Bench, Replica | None, str, Path]]:
     """Mock, Valkey, control plane and the gateways that are asked for."""
     with contextlib.ExitStack() as stack:
@@ -57,7 +56,7 @@ def surroundings(
         site = Site(f"http://127.0.0.1:{port}")
         valkey = stack.enter_context(own_valkey.running())
         peer = stack.enter_context(ours.peer(valkey.url, cores.load))
-        servers = {BY_NAME[name].server for name in variants}
+        servers = {BY_NAME[name].server for part in plan.plans for name in part.variants}
         for name, start in (("litellm", rivals.litellm), ("tuned", rivals.tuned)):
             if name in servers:
                 site.ports[name], site.pids[name] = stack.enter_context(
@@ -80,10 +79,10 @@ def surroundings(
         yield Bench(site, cores, peer, results, say), replica, valkey.url, home
 
 
-def measured(cores: Cores, plan: Matrix, variants: set[str]) -> Results:
+def measured(cores: Cores, plan: Matrix) -> Results:
     """Run everything."""
     results = Results()
-    with surroundings(cores, variants, results) as (bench, replica, redis_url, home):
+    with surroundings(cores, plan, results) as (bench, replica, redis_url, home):
         try:
             for part in plan.plans:
                 bench.run(part)
@@ -113,7 +112,7 @@ def main() -> int:
     say(header)
     began = time.monotonic()
     plan = matrix.QUICK if wanted.quick else matrix.FULL
-    results = measured(cores, matrix.chosen(plan, variants, set(wanted.only.split(","))), variants)
+    results = measured(cores, matrix.chosen(plan, variants, set(wanted.only.split(","))))
     say("\n".join(["", *report.lines(results), ""]))
     for problem in results.problems:
         say(f"WRONG: {problem}")

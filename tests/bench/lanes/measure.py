@@ -32,6 +32,7 @@ class Sample:
     figures: wrk.Figures
     cpu_ms: float | None  # of the gateway's processes, per request
     memory_mb: float | None
+    busy: float | None  # cores' worth of CPU while it was loaded
 
 
 @dataclass
@@ -115,6 +116,7 @@ class Bench:
         able = [name for name in plan.variants if self.can(name, plan.case)]
         for name in able:
             self._warm(BY_NAME[name], plan)
+        self.quiet()
         for number in range(plan.rounds):
             for name in able:
                 sample = self.once(BY_NAME[name], plan.case, plan.seconds)
@@ -140,7 +142,7 @@ class Bench:
         rate = self._rates.get(variant.name)
         if rate:
             seconds = max(seconds, min(SECONDS_MAX, TURNS * case.connections / rate))
-        self.settle()
+        self.peer.forget()
         pid = self.site.pids.get(variant.server)
         before_calls = self.calls()
         before_cpu = machine.tree_cpu_s(pid) if pid else 0.0
@@ -157,7 +159,12 @@ class Bench:
         found = watch.wrong + _wrong_figures(variant, figures)
         found += self._balance(variant, case, answered, before_calls)
         self.note(variant, case, found, figures)
-        return Sample(figures, cpu * 1000 / max(1, answered) if cpu is not None else None, memory)
+        return Sample(
+            figures,
+            cpu * 1000 / max(1, answered) if cpu is not None else None,
+            memory,
+            loaded / figures.seconds if loaded is not None else None,
+        )
 
     def note(
         self, variant: Variant, case: Case, found: list[str], figures: wrk.Figures | None = None
@@ -179,12 +186,7 @@ class Bench:
         told = httpx.get(f"{self.site.provider}/counts", trust_env=False).json()
         return {str(name): int(count) for name, count in told.items()}
 
-    def settle(self) -> None:
-        """Nothing is on its way any more; counting starts at zero."""
-        self._quiet()
-        self.peer.forget()
-
-    def _quiet(self) -> None:
+    def quiet(self) -> None:
         """Wait until events have stopped coming."""
         last, since = -1, time.monotonic()
         deadline = since + SETTLE_MAX_S
@@ -205,7 +207,7 @@ class Bench:
             elif time.monotonic() - since > SILENCE_MAX_S:
                 break
             time.sleep(0.1)
-        self._quiet()
+        self.quiet()
 
     def _balance(
         self, variant: Variant, case: Case, answered: int, before: dict[str, int]

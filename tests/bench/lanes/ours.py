@@ -103,11 +103,13 @@ class CountingPeer(ControlPlanePeer):
 
 
 def _kind_of(event: dict[str, Any]) -> str:
-    """`ok:direct`, `hit`, `cancelled`, `402` or what is wrong with the event."""
+    """`ok:direct`, `hit`, `aborted`, `429` or what is wrong with the event."""
     if event["why"] == "cache":
         return "hit"
+    if event["status"] in ("aborted", "abandoned"):
+        return str(event["status"])
     if event["status"] != "ok":
-        return event["status"] if event["http_status"] < 400 else str(event["http_status"])
+        return str(event["http_status"])
     told = (event["input_tokens"], event["output_tokens"])
     if told != (INPUT_TOKENS, CHUNKS) or event["estimated"]:
         return f"wrong usage {told}"

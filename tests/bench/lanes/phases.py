@@ -37,11 +37,11 @@ def paced(bench: Bench, matrix: Matrix) -> None:
 
 
 def first_token(bench: Bench, matrix: Matrix) -> None:
-    """Streams at half of each variant's own maximum rate."""
+    """Streams at half of each variant's own maximum rate, the mock's at that of the lane."""
     rounds = min(2, max((plan.rounds for plan in matrix.plans), default=0))
     for number in range(rounds):
         for name in matrix.first_token:
-            maximum = bench.results.rate(STREAM_16, name)
+            maximum = bench.results.rate(STREAM_16, "direct" if name == "mock" else name)
             if not maximum:
                 continue
             rate = SHARE_FOR_FIRST_TOKEN * maximum
@@ -56,7 +56,8 @@ def first_token(bench: Bench, matrix: Matrix) -> None:
 
 def _pace(bench: Bench, name: str, case: Case, rate: float, seconds: float) -> pace.Paced:
     variant = BY_NAME[name]
-    bench.settle()
+    bench.quiet()
+    bench.peer.forget()
     told = pace.run(
         bench.site.request(variant, case),
         stream=case.stream, rate=rate, connections=case.connections, seconds=seconds,
@@ -110,7 +111,7 @@ def _loaded(
 ) -> dict[str, float]:
     """Rate, CPU of all its processes per request, and the busiest worker's share."""
     variant = BY_NAME["direct"]
-    bench.settle()
+    bench.peer.forget()
     request = bench.site.request(variant, PLAIN_64)
     port = bench.site.ports["ours"]
     request = wrk.Request(
