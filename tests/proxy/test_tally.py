@@ -177,7 +177,6 @@ def test_a_worker_that_stops_has_told_everything(tmp_path: Path) -> None:
 import asyncio, base64, os, signal, sys
 from proxy.metrics import Metrics
 from proxy.settings import load_settings
-from proxy.state import StateDirectory
 from proxy.worker import Worker
 
 async def live() -> None:
@@ -188,7 +187,7 @@ async def live() -> None:
         "GATEWAY_FLEET_KEY": base64.b64encode(bytes(32)).decode(),
         "GATEWAY_PROXY_STATE_DIR": sys.argv[1],
     })
-    StateDirectory(settings.state_dir).prepare()
+    settings.state_dir.mkdir()
     worker = Worker(settings, slot=0, metrics=Metrics(), backend=None)
     await worker.start()
     worker.metrics.refusals.labels("no_key").inc(5)
