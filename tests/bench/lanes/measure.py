@@ -151,6 +151,7 @@ class Bench:
                 self.site.request(variant, case),
                 connections=case.connections, seconds=seconds, cores=self.cores.load,
             )  # fmt: skip
+            loaded = machine.tree_cpu_s(pid) - before_cpu if pid else None
         answered = figures.requests + watch.count
         self.wait_events(variant, answered)
         cpu = machine.tree_cpu_s(pid) - before_cpu if pid else None
