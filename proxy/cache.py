@@ -15,6 +15,7 @@ import time
 from importlib import resources
 
 import orjson
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.cache_entry import CachedAnswer, UnreadableEntry, open_answer, seal_answer
 from proxy.cache_key import CacheKeys, Headers, derived_key
@@ -40,7 +41,7 @@ class ResponseCache:
         fleet = settings.fleet
         self._metrics = metrics.cache
         self._keys = CacheKeys(fleet.fleet_key, fleet.environment)
-        self._key = derived_key(fleet.fleet_key, fleet.environment, "entries")
+        self._key = AESGCM(derived_key(fleet.fleet_key, fleet.environment, "entries"))
         self._most_bytes = settings.cache_max_bytes
         self._writes: set[asyncio.Task[None]] = set()
         self._link: RedisLink | None = None

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 FORMAT = 1  # raised when entries or keys change their meaning
 NONCE_BYTES = 12
 SLICE_BYTES = 16 * 1024
+COMPRESSED_FROM_BYTES = 4 * 1024
 
 
 class UnreadableEntry(ValueError):
@@ -42,10 +43,7 @@ class CachedAnswer:
         return None if self.cost is None else Decimal(self.cost)
 
     def parts(self) -> Iterator[bytes]:
-        """The body in the pieces in which it is sent: whole events of a stream."""
-        if not self.streaming:
-            yield self.body
-            return
+        """A stream's body in the pieces in which it is sent: whole events."""
         start = 0
         while start < len(self.body):
             # The first event alone: whoever measures the first byte measures the first event.
@@ -55,20 +53,26 @@ class CachedAnswer:
             start = end
 
 
-def seal_answer(answer: CachedAnswer, key: bytes, name: str) -> bytes:
-    """Nonce, then AES-256-GCM over the compressed answer, with the entry's name beside it."""
+def seal_answer(answer: CachedAnswer, key: AESGCM, name: str) -> bytes:
+    """Nonce, then AES-256-GCM over the answer, with the entry's name beside it.
+
+    What is small is not compressed: it would take longer than it saves.
+    """
     facts = asdict(answer)
     body: bytes = facts.pop("body")
     plain = orjson.dumps({"format": FORMAT, **facts}) + b"\n" + body
+    if len(plain) >= COMPRESSED_FROM_BYTES:
+        plain = zlib.compress(plain, 1)
     nonce = os.urandom(NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, zlib.compress(plain, 1), name.encode())
+    return nonce + key.encrypt(nonce, plain, name.encode())
 
 
-def open_answer(sealed: bytes, key: bytes, name: str) -> CachedAnswer:
+def open_answer(sealed: bytes, key: AESGCM, name: str) -> CachedAnswer:
     """The inverse; raises UnreadableEntry."""
     try:
-        raw = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], name.encode())
-        head, _, body = zlib.decompress(raw).partition(b"\n")
+        raw = key.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], name.encode())
+        plain = raw if raw[:1] == b"{" else zlib.decompress(raw)
+        head, _, body = plain.partition(b"\n")
         facts = orjson.loads(head)
         if facts.pop("format") != FORMAT:
             raise ValueError("an entry of another format")

@@ -15,7 +15,6 @@ derive) over everything that an answer can depend on:
 Nothing is left out for being likely to change nothing.
 """
 
-import hashlib
 import hmac
 from collections.abc import Iterable
 
@@ -65,8 +64,8 @@ class CacheKeys:
             [trace.streaming, trace.usage_wanted],
         ]
         # JSON has no zero byte, so facts and body cannot be shifted into each other.
-        digest = hmac.new(self._key, orjson.dumps(facts) + b"\0" + body, hashlib.sha256)
-        return f"{tag(self._environment)}answer:{digest.hexdigest()}"
+        digest = hmac.digest(self._key, orjson.dumps(facts) + b"\0" + body, "sha256")
+        return f"{tag(self._environment)}answer:{digest.hex()}"
 
     def sizes(self) -> str:
         """Redis key of the bytes that are kept, by the hour in which they expire."""
@@ -85,7 +84,7 @@ class CacheKeys:
         rows = [[d.id, d.provider_kind, d.params] for d in snapshot.by_model.get(model, ())]
         chains = [snapshot.chains.get((model, kind), ()) for kind in CHAIN_KINDS]
         facts = orjson.dumps([rows, chains], default=_plain, option=orjson.OPT_SORT_KEYS)
-        return hmac.new(self._key, facts, hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, facts, "sha256").hex()
 
 
 def _plain(value: object) -> object:

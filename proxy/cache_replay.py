@@ -25,6 +25,9 @@ async def replay(worker: Worker, trace: Trace, answer: CachedAnswer, send: Send)
     if not answer.streaming:
         headers.append((b"content-length", str(len(answer.body)).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if not answer.streaming:
+        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+        return
     for part in answer.parts():
         await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

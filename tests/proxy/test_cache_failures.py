@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway_admin.demo.simulator.process import Simulator
 from gateway_admin.lib.embedded_state import EmbeddedState
@@ -100,8 +101,8 @@ def test_redis_holds_nothing_readable(cached: CachedGateway) -> None:
 
 def test_an_entry_opens_under_its_own_name_only() -> None:
     answer = CachedAnswer(b"body", [["content-type", "a/b"]], False, 1.0, "m", None, "0.1")
-    sealed = seal_answer(answer, bytes(32), "one")
-    assert open_answer(sealed, bytes(32), "one") == answer
+    sealed = seal_answer(answer, AESGCM(bytes(32)), "one")
+    assert open_answer(sealed, AESGCM(bytes(32)), "one") == answer
     for key, name, raw in (
         (bytes(32), "two", sealed),
         (bytes([1]) * 32, "one", sealed),
@@ -110,7 +111,7 @@ def test_an_entry_opens_under_its_own_name_only() -> None:
         (bytes(32), "one", b"planted"),
     ):
         with pytest.raises(UnreadableEntry):
-            open_answer(raw, key, name)
+            open_answer(raw, AESGCM(key), name)
 
 
 def test_a_foreign_entry_is_a_miss(cached: CachedGateway) -> None:
