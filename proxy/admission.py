@@ -12,12 +12,13 @@ refuses, as the environment says. `run` keeps holds alive and finds the way back
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from proxy.admission_headers import remaining_headers
 from proxy.admission_local import LocalBook, LocalRefusal
+from proxy.admission_plan import PlanBook, Reservation
 from proxy.admission_refusals import (
     Spending,
     TargetRefused,
@@ -26,15 +27,16 @@ from proxy.admission_refusals import (
     over_rate,
     too_many_at_once,
 )
-from proxy.admission_request import AdmissionRequest, estimated, hold_document
-from proxy.admission_rules import Owner, RuleBook, RuleSet
-from proxy.admission_scripts import Counters, Reply, Reservation
-from proxy.admission_settle import Settlement, Settlements
+from proxy.admission_request import AdmissionRequest
+from proxy.admission_rules import RuleBook, RuleSet
+from proxy.admission_scripts import FOUND, Counters, Reply
+from proxy.admission_settle import Settlements
 from proxy.admission_state import CountersState
+from proxy.admission_wire import Settlement, belongs, given_back, settlement
 from proxy.contract import AdmissionDocument
-from proxy.contract.counters import dollars, nano_dollars
+from proxy.contract.counters import nano_dollars
 from proxy.estimate import countable_text
-from proxy.grant import Charge, Grant, WindowUse, admission_document
+from proxy.grant import Grant, Part, admission_document
 from proxy.redis_link import LinkDown
 from proxy.refusals import Refusal
 from proxy.snapshot import Deployment
@@ -67,6 +69,7 @@ class Admission:
         self.book = LocalBook()
         self.book.workers, self.book.rank = worker.settings.workers, worker.slot
         self.rules = RuleBook(worker.policies, self.environment)
+        self.plans = PlanBook(self.rules)
         self.state = CountersState(worker.metrics.admission, has_redis=worker.link is not None)
         self.counters: Counters | None = None
         self.settlements: Settlements | None = None
@@ -82,7 +85,7 @@ class Admission:
     ) -> None:
         """Let the request pass, or raise Refusal or TargetRefused. Sets `trace.grant`."""
         started = time.perf_counter()
-        request = AdmissionRequest(trace, tuple(targets), first)
+        request = AdmissionRequest(trace, targets, first)
         try:
             await self._admit(request)
         finally:
@@ -91,16 +94,19 @@ class Admission:
     async def _admit(self, request: AdmissionRequest) -> None:
         denied: _Denied | None = None
         for _ in range(TRIES):
-            grant = Grant("shared", "")
             wanted = self._wanted(request)
-            if not self.state.shared or (reply := await self._ask(request, grant, wanted)) is None:
+            if not self.state.shared or (reply := await self._ask(request, wanted)) is None:
                 denied = self._alone(request, wanted)
+            elif reply.verdict == "ok":
+                self._take(request, wanted, reply)
+                return
             elif reply.verdict == "stale":
                 # The period ended (or our clock was ahead): the request belongs to the new one.
                 request.trace.started_at = self.worker.clock.now()
                 continue
             else:
-                denied = self._take_reply(request, grant, wanted, reply)
+                self._learn(wanted, reply)
+                denied = self._denied(wanted, reply)
             if denied is None or not await self._count_tokens(request, denied):
                 break
         else:
@@ -116,30 +122,38 @@ class Admission:
 
     def _wanted(self, request: AdmissionRequest) -> Reservation:
         """Everything the request has to keep when its first target is the chosen one."""
-        trace, at = request.trace, request.trace.started_at
-        model = request.first.model
-        rules = self.rules.of_request(trace.policy, trace.customer, {model}, at)
-        first_target = (len(rules.budgets), len(rules.windows))
-        of_target = self.rules.of_target(request.first, at)
-        rules.budgets += of_target.budgets
-        rules.windows += of_target.windows
-        return estimated(request, rules, first_target)
+        trace = request.trace
+        plan = self.plans.find(
+            trace.policy,
+            trace.customer,
+            trace.snapshot,
+            request.targets,
+            request.first,
+            trace.started_at,
+        )
+        return plan.reserve(request.demand)
 
     async def _ask(
-        self, request: AdmissionRequest, grant: Grant, wanted: Reservation
+        self, request: AdmissionRequest, wanted: Reservation, grant: Grant | None = None
     ) -> Reply | None:
         """Ask the shared counters; None when they cannot tell."""
         assert self.counters is not None
         trace = request.trace
-        hold = hold_document(request, grant, wanted)
-        wanted = self._less_own(wanted)
+        least_nano = wanted.plan.least_nano(request.demand)
+        if self.book.owes:
+            wanted = self._less_own(wanted)
         try:
-            reply = await self.counters.admit(trace.event_id, wanted, grant, hold)
+            reply = await self.counters.admit(trace, wanted, least_nano, grant)
         except LinkDown as error:
             self.lost(error)
-            # It may have been admitted before the answer was lost.
-            self._end_hold(Settlement(trace.event_id, ""))
+            if grant is None:
+                # It may have been admitted before the answer was lost.
+                self._end_hold(given_back(trace.event_id))
             return None
+        except asyncio.CancelledError:
+            if grant is None:
+                self._end_hold(given_back(trace.event_id))
+            raise
         if reply.verdict == "unbuilt":
             self.state.unbuilt()
             return None
@@ -147,30 +161,17 @@ class Admission:
 
     def _less_own(self, wanted: Reservation) -> Reservation:
         """Budgets less what this worker spent alone and the ledger does not know yet."""
-        own = [self.book.own(rule.counter) for rule in wanted.rules.budgets]
-        if not any(own):
-            return wanted
-        rules = RuleSet(
-            [
-                rule.reduced(nano) if nano else rule
-                for rule, nano in zip(wanted.rules.budgets, own, strict=True)
-            ],
-            wanted.rules.windows,
-            wanted.rules.parallel,
-        )
-        return Reservation(rules, wanted.nano, wanted.tokens, wanted.first_target)
+        rules = wanted.rules
+        budgets = [rule.reduced(self.book.own(rule.counter)) for rule in rules.budgets]
+        less = RuleSet(budgets, rules.windows, rules.parallel)
+        return Reservation(replace(wanted.plan, rules=less, wire=None), wanted.nano, wanted.tokens)
 
-    def _take_reply(
-        self, request: AdmissionRequest, grant: Grant, wanted: Reservation, reply: Reply
-    ) -> _Denied | None:
+    def _take(self, request: AdmissionRequest, wanted: Reservation, reply: Reply) -> None:
+        """The shared counters admitted it."""
         self._learn(wanted, reply)
-        if reply.verdict == "refused":
-            return self._denied(wanted, reply)
-        grant.epoch = reply.epoch
-        self._grow(grant, wanted, [reply.bucket] * len(wanted.rules.windows))
-        self.book.enter(wanted, self.worker.clock.now_ms(), alone=False)
+        grant = Grant("shared", reply.epoch)
+        self._grow(grant, wanted, reply)
         self._grant(request, grant, wanted, reply)
-        return None
 
     def _grant(
         self,
@@ -181,30 +182,34 @@ class Admission:
     ) -> None:
         request.trace.grant = grant
         grant.headers = remaining_headers(self.book, wanted, reply)
-        if grant.mode == "shared":
+        if reply is not None:
             self.live[request.trace.event_id] = grant
             self.worker.metrics.admission.holds.set(len(self.live))
 
     def _learn(self, wanted: Reservation, reply: Reply) -> None:
         """Remember balances for the time when the counters are away."""
-        now_ms, admitted = self.worker.clock.now_ms(), reply.verdict == "ok"
-        tightest: dict[Owner, int] = {}
-        for rule, nano, (spent, held) in zip(
-            wanted.rules.budgets, wanted.nano, reply.balances, strict=False
-        ):
-            self.book.saw(rule, spent, held + (nano if admitted else 0), now_ms)
-            left = max(rule.limit_nano - spent - held, 0)
-            tightest[rule.owner] = min(left, tightest.get(rule.owner, left))
-        for owner, left in tightest.items():
+        book, raw, now_ms = self.book, reply.raw, reply.now_ms
+        budgets, nano = wanted.rules.budgets, wanted.nano
+        if len(raw) < FOUND:  # nothing was looked at
+            return
+        admitted, at = reply.verdict == "ok", FOUND
+        for index, rule in enumerate(budgets):
+            held = raw[at + 1] + nano[index] if admitted else raw[at + 1]
+            book.saw(rule, raw[at], held, now_ms)
+            at += 2
+        for owner, places in wanted.plan.owners:
+            left = min(
+                budgets[p].limit_nano - raw[FOUND + 2 * p] - raw[FOUND + 2 * p + 1] for p in places
+            )
             self.worker.metrics.budgets.remaining(
-                owner.scope, owner.subject, owner.name, dollars(left)
+                owner.scope, owner.subject, owner.name, max(left, 0) / 1e9
             )
 
     def _denied(self, wanted: Reservation, reply: Reply) -> _Denied:
         rules, index = wanted.rules, reply.index
         if reply.kind == "budget":
             rule, nano = rules.budgets[index], wanted.nano[index]
-            spent, held = reply.balances[index]
+            spent, held = reply.balance(index)
             held += self.book.own(rule.counter)
             missing = spent + held + nano - rule.limit_nano
             refusal = over_budget(rule, Spending(spent, held, nano))
@@ -212,10 +217,10 @@ class Admission:
         if reply.kind == "parallel":
             parallel = rules.parallel[index]
             refusal = too_many_at_once(
-                parallel, running=reply.running[index], wait_ms=reply.wait_ms
+                parallel, running=reply.running(index), wait_ms=reply.wait_ms
             )
             return _Denied(refusal, "parallel", parallel.owner.scope, of_target=False)
-        window, used = rules.windows[index], reply.windows[index]
+        window, used = rules.windows[index], reply.window(index)
         refusal = over_rate(
             window,
             reply.kind,
@@ -265,8 +270,7 @@ class Admission:
             return self._denied_alone(wanted, found)
         if grant.mode == "local":
             self.book.hold(wanted)
-        to_tell = self.counters is not None
-        self._grow(grant, wanted, self.book.enter(wanted, now_ms, alone=to_tell))
+        self._grow(grant, wanted, None)
         return None
 
     def _denied_alone(self, wanted: Reservation, found: LocalRefusal) -> _Denied:
@@ -280,7 +284,7 @@ class Admission:
                 nano,
                 share=found.share,
             )
-            of_target = index >= wanted.first_target[0]
+            of_target = index >= wanted.plan.first_target[0]
             missing = nano - max(found.share, 0)
             return _Denied(
                 over_budget(rule, spending), "budget", rule.owner.scope, of_target, missing
@@ -297,7 +301,7 @@ class Admission:
             wanted=wanted.tokens[index],
             wait_ms=found.wait_ms,
         )
-        of_target = index >= wanted.first_target[1]
+        of_target = index >= wanted.plan.first_target[1]
         return _Denied(refusal, found.kind, window.owner.scope, of_target)
 
     # --- further targets -------------------------------------------------------------------
@@ -309,15 +313,19 @@ class Admission:
             return
         request = AdmissionRequest(trace, (deployment,), deployment)
         wanted = self._further(request, grant)
-        if not wanted.rules:
+        if not wanted.rules and not _is_of_another(grant, deployment):
             return
         if grant.mode == "shared" and self.state.shared:
-            reply = await self._ask_more(request, grant, wanted)
-            if reply is not None and reply.verdict == "refused":
+            reply = await self._ask(request, wanted, grant)
+            if reply is None or reply.verdict not in ("ok", "refused"):
+                # Cannot be told now; the attempt goes on, and settlement charges it.
+                grant.certain = False
+                self._grow(grant, wanted, None)
+                return
+            self._learn(wanted, reply)
+            if reply.verdict == "refused":
                 raise TargetRefused(deployment, self._denied(wanted, reply).refusal)
-            seconds = [reply.bucket if reply else 0] * len(wanted.rules.windows)
-            self._grow(grant, wanted, seconds)
-            self.book.enter(wanted, self.worker.clock.now_ms(), alone=reply is None)
+            self._grow(grant, wanted, reply)
             return
         denied = self._alone_on(grant, wanted)
         if denied is not None:
@@ -327,45 +335,24 @@ class Admission:
         """The rules of a target that the grant does not cover yet. Attempts count each time."""
         trace, at, row = request.trace, request.trace.started_at, request.first
         rules = self.rules.of_model(trace.policy, trace.customer, row.model, at)
-        counted = {use.key for use in grant.windows}
         target = self.rules.of_target(row, at)
-        budgets = [b for b in rules.budgets + target.budgets if b.counter not in grant.charges]
-        windows = [w for w in rules.windows if w.key not in counted] + target.windows
-        parallel = [p for p in rules.parallel if p.key not in grant.parallel]
-        return estimated(request, RuleSet(budgets, windows, parallel), (0, 0))
+        held = {rule.counter for rule, _ in grant.budgets()}
+        counted = {use.key for use in grant.windows}
+        target.budgets = [rule for rule in target.budgets if rule.counter not in held]
+        rules.budgets = [rule for rule in rules.budgets if rule.counter not in held]
+        rules.windows = [window for window in rules.windows if window.key not in counted]
+        rules.parallel = [one for one in rules.parallel if one.key not in grant.parallel]
+        plan = self.plans.compile(trace.policy, rules, target, (row,), row)
+        return plan.reserve(request.demand)
 
-    async def _ask_more(
-        self, request: AdmissionRequest, grant: Grant, wanted: Reservation
-    ) -> Reply | None:
-        """None: cannot be told now; the attempt goes on, and settlement charges it."""
-        assert self.counters is not None
-        hold = hold_document(request, grant, wanted)
-        event_id = request.trace.event_id
-        try:
-            reply = await self.counters.admit(event_id, self._less_own(wanted), grant, hold)
-        except LinkDown as error:
-            self.lost(error)
-            return None
-        self._learn(wanted, reply)
-        return reply
-
-    def _grow(self, grant: Grant, wanted: Reservation, seconds: Sequence[int]) -> None:
-        rules = wanted.rules
-        for rule, nano in zip(rules.budgets, wanted.nano, strict=True):
-            grant.charges[rule.counter] = Charge(
-                counter=rule.counter,
-                estimate=nano,
-                bucket=rule.bucket,
-                bucket_s=rule.period.bucket_s or 0,
-                life_s=rule.life_s,
-                model=rule.model,
-                credential=rule.credential,
-            )
-        for window, tokens, second in zip(rules.windows, wanted.tokens, seconds, strict=True):
-            grant.windows.append(
-                WindowUse(window.key, second, tokens, window.model, window.deployment)
-            )
-        grant.parallel += [parallel.key for parallel in rules.parallel]
+    def _grow(self, grant: Grant, wanted: Reservation, reply: Reply | None) -> None:
+        """Without a reply the shared windows have yet to be told."""
+        alone = reply is None and self.counters is not None
+        now_ms = self.worker.clock.now_ms()
+        seconds = self.book.enter(wanted, now_ms, alone=alone)
+        second = now_ms // 1000 if reply is None else reply.second
+        grant.parts.append(Part(wanted, second, seconds))
+        grant.target = wanted.plan.first
 
     # --- afterwards ------------------------------------------------------------------------
 
@@ -378,17 +365,16 @@ class Admission:
         served = _served(trace)
         model = served.model if served is not None else trace.model
         nano = nano_dollars(cost) if cost is not None else 0
-        charged, uses = grant.charged(model, served), list(grant.counted(model, served))
-        self.book.leave(grant, uses, tokens)
+        endings = [part.wanted.plan.ending(model, served) for part in grant.parts]
+        self.book.leave(grant, endings, tokens)
         if self.live.pop(trace.event_id, None) is not None:
             self.worker.metrics.admission.holds.set(len(self.live))
         if grant.mode == "shared":
-            charges = [(charge, nano) for charge in charged]
-            self._end_hold(Settlement(trace.event_id, grant.epoch, tokens, uses, charges))
+            self._end_hold(settlement(trace.event_id, grant, endings, nano=nano, tokens=tokens))
             return
-        counters = {charge.counter for charge in charged}
-        for charge in grant.charges.values():
-            self.book.spend(charge, nano if charge.counter in counters else None)
+        charged = [one for ending in endings for one in ending.charged]
+        for (rule, held), is_charged in zip(grant.budgets(), charged, strict=True):
+            self.book.spend(rule, held, nano if is_charged else None)
 
     def counters_renewed(self, epoch: str) -> None:
         """The counters were built anew: what ran before is known to this worker alone."""
@@ -396,10 +382,10 @@ class Admission:
             if grant.epoch == epoch:
                 continue
             del self.live[hold_id]
-            self._end_hold(Settlement(hold_id, ""))
+            self._end_hold(given_back(hold_id))
             grant.mode, grant.epoch = "local", ""
-            for charge in grant.charges.values():
-                self.book.hold_again(charge)
+            for rule, nano in grant.budgets():
+                self.book.hold_again(rule, nano)
         self.worker.metrics.admission.holds.set(len(self.live))
 
     def _end_hold(self, settlement: Settlement) -> None:
@@ -420,3 +406,11 @@ class Admission:
 def _served(trace: Trace) -> Deployment | None:
     last = trace.served_by()
     return trace.deployment(last["deployment"]) if last is not None else None
+
+
+def _is_of_another(grant: Grant, row: Deployment) -> bool:
+    """Whether the hold names budgets that this target's cost does not belong to, or not all."""
+    was = grant.target
+    return was is not None and any(
+        belongs(rule, was) != belongs(rule, row) for rule, _ in grant.budgets()
+    )

@@ -9,15 +9,15 @@ and this worker's own requests are entered in its windows, so that the first min
 outage begins with what was just admitted.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.admission_plan import Ending, Reservation
 from proxy.admission_rules import BudgetRule
-from proxy.admission_scripts import Reservation
 from proxy.contract.counters import WINDOW_S
-from proxy.grant import Charge, Grant, WindowUse
+from proxy.grant import Grant
 
 BALANCES_MAX = 5_000
 WINDOWS_MAX = 20_000
@@ -44,38 +44,48 @@ class Balance:
 class _Window:
     """Requests and tokens of this worker in the last 60 s, by second."""
 
-    # second, requests, tokens, moment (ms) of the last one
-    buckets: deque[list[int]] = field(default_factory=deque)
+    # by second, oldest first: second, requests, tokens, moment (ms) of the last one
+    buckets: dict[int, list[int]] = field(default_factory=dict)
+    newest: int = 0
+    leaves_ms: int = 0  # nothing has to be dropped before
     requests: int = 0
     tokens: int = 0
 
     def expire(self, now_ms: int) -> None:
-        while self.buckets and self.buckets[0][3] <= now_ms - WINDOW_S * 1000:
-            _, requests, tokens, _ = self.buckets.popleft()
-            self.requests -= requests
-            self.tokens -= tokens
+        if now_ms < self.leaves_ms:
+            return
+        buckets = self.buckets
+        while buckets:
+            oldest = buckets[next(iter(buckets))]
+            self.leaves_ms = oldest[3] + WINDOW_S * 1000
+            if self.leaves_ms > now_ms:
+                return
+            self.requests -= oldest[1]
+            self.tokens -= oldest[2]
+            del buckets[oldest[0]]
 
     def add(self, now_ms: int, tokens: int) -> int:
-        second = now_ms // 1000
-        if not self.buckets or self.buckets[-1][0] < second:
-            self.buckets.append([second, 0, 0, now_ms])
-        last = self.buckets[-1]
+        second = max(now_ms // 1000, self.newest) if self.buckets else now_ms // 1000
+        last = self.buckets.get(second)
+        if last is None:
+            last = self.buckets[second] = [second, 0, 0, now_ms]
+            self.newest = second
         last[1] += 1
         last[2] += tokens
-        last[3] = max(last[3], now_ms)
+        if now_ms > last[3]:
+            last[3] = now_ms
         self.requests += 1
         self.tokens += tokens
-        return last[0]
+        return second
 
     def correct(self, second: int, tokens: int) -> None:
-        for bucket in self.buckets:
-            if bucket[0] == second:
-                bucket[2] += tokens
-                self.tokens += tokens
-                return
+        bucket = self.buckets.get(second)
+        if bucket is not None:
+            bucket[2] += tokens
+            self.tokens += tokens
 
     def wait_ms(self, now_ms: int, requests: int, tokens: int) -> int:
-        for _, made, used, last in self.buckets:
+        for _, made, used, last in self.buckets.values():
             requests -= made
             tokens -= used
             if requests <= 0 and tokens <= 0:
@@ -105,6 +115,7 @@ class LocalBook:
         self._running: dict[str, int] = {}
         self._alone: dict[str, _Window] = {}  # of the windows: what the others do not know of
         self._unreported: set[str] = set()
+        self._held_alone = 0  # of all budgets, nano-dollars
 
     # --- what the shared counters tell -----------------------------------------------------
 
@@ -126,6 +137,11 @@ class LocalBook:
         """What this worker spent or holds that the shared counter cannot know, nano-dollars."""
         balance = self.balances.get(counter)
         return balance.unreported + balance.local_held if balance is not None else 0
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is any such budget."""
+        return bool(self._unreported or self._held_alone)
 
     @property
     def has_unreported(self) -> bool:
@@ -203,12 +219,12 @@ class LocalBook:
         """Set money aside for a request that was admitted alone."""
         for rule, nano in zip(wanted.rules.budgets, wanted.nano, strict=True):
             self._balance(rule).local_held += nano
+            self._held_alone += nano
 
-    def hold_again(self, charge: Charge) -> None:
+    def hold_again(self, rule: BudgetRule, nano: int) -> None:
         """A running request that the shared counters forgot."""
-        balance = self.balances.get(charge.counter)
-        if balance is not None:
-            balance.local_held += charge.estimate
+        self._balance(rule).local_held += nano
+        self._held_alone += nano
 
     def enter(self, wanted: Reservation, now_ms: int, *, alone: bool) -> list[int]:
         """Count an admitted request; seconds it was counted in, by window."""
@@ -228,7 +244,7 @@ class LocalBook:
 
     def admitted_alone(self) -> dict[str, list[list[int]]]:
         """By window what the shared one has to be told, when it is back."""
-        return {key: list(window.buckets) for key, window in self._alone.items()}
+        return {key: list(window.buckets.values()) for key, window in self._alone.items()}
 
     def merged(self) -> None:
         """The shared windows were told."""
@@ -244,29 +260,31 @@ class LocalBook:
         window.expire(now_ms)
         return window
 
-    def leave(self, grant: Grant, uses: Sequence[WindowUse], tokens: int) -> None:
+    def leave(self, grant: Grant, endings: Sequence[Ending], tokens: int) -> None:
         """A request ended: correct its tokens, free its places."""
-        served = {(use.key, use.bucket) for use in uses}
-        for use in grant.windows:
-            window = self._windows.get(use.key)
-            if window is not None:
-                true = tokens if (use.key, use.bucket) in served else 0
-                window.correct(use.bucket, true - use.tokens)
-        for key in grant.parallel:
-            left = self._running.pop(key, 1) - 1
-            if left > 0:
-                self._running[key] = left
+        for part, ending in zip(grant.parts, endings, strict=True):
+            rules, wanted = part.wanted.rules, part.wanted.tokens
+            for index, rule in enumerate(rules.windows):
+                window = self._windows.get(rule.key)
+                if window is not None:
+                    true = tokens if ending.counted[index] else 0
+                    window.correct(part.seconds[index], true - wanted[index])
+            for parallel in rules.parallel:
+                left = self._running.pop(parallel.key, 1) - 1
+                if left > 0:
+                    self._running[parallel.key] = left
 
-    def spend(self, charge: Charge, nano: int | None) -> None:
+    def spend(self, rule: BudgetRule, held: int, nano: int | None) -> None:
         """A request admitted alone ended; None: another target was charged."""
-        balance = self.balances.get(charge.counter)
+        balance = self.balances.get(rule.counter)
         if balance is None:
             return
-        balance.local_held -= charge.estimate
+        balance.local_held -= held
+        self._held_alone -= held
         if nano:
             balance.local_spent += nano
             balance.unreported += nano
-            self._unreported.add(charge.counter)
+            self._unreported.add(rule.counter)
 
     # --- over a restart --------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from proxy.contract import BudgetDocument, CalendarDocument, KeyPolicy
 from proxy.contract.counters import (
@@ -19,6 +19,9 @@ from proxy.snapshot import Deployment
 
 KEPT_AFTER_S = 8 * 86_400  # a counter outlives its period: late events, pages, disputes
 ROLLING_KEPT_AFTER_S = 3_600
+ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+
+Span = tuple[datetime, datetime]  # from the first moment to before the second
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class BudgetRule:
     limit_nano: int  # in force: the override while there is one
     period: Period
     bucket: int | None
-    life_s: int
+    kept_s: int  # the counter is kept so long after its period's end; 0: for ever
+    valid: Span  # when the rule is just this one
     credential: str | None = None
 
     def reduced(self, nano: int) -> "BudgetRule":
@@ -82,6 +86,14 @@ class RuleSet:
 
     def __bool__(self) -> bool:
         return bool(self.budgets or self.windows or self.parallel)
+
+    @property
+    def valid(self) -> Span:
+        """The moments at which these very rules hold, as long as nobody changes them."""
+        begin, end = ALWAYS
+        for rule in self.budgets:
+            begin, end = max(begin, rule.valid[0]), min(end, rule.valid[1])
+        return begin, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +179,8 @@ class RuleBook:
             limit_nano=limit_in_force(row, at),
             period=period,
             bucket=period.bucket(at),
-            life_s=_life_s(row, period, at),
+            kept_s=_kept_s(row, period),
+            valid=_valid(row, period, at),
             credential=credential,
         )
 
@@ -188,13 +201,28 @@ def limit_in_force(row: BudgetDocument, at: datetime) -> int:
     return row["limit_nano"]
 
 
-def _life_s(row: BudgetDocument, period: Period, at: datetime) -> int:
+def _kept_s(row: BudgetDocument, period: Period) -> int:
     if period.bucket_s:
         hours = timedelta(hours=row["rolling_hours"] or 24)
         return int(hours.total_seconds()) + 2 * period.bucket_s + ROLLING_KEPT_AFTER_S
-    if period.end is None:
-        return 0
-    return max(int((period.end - at).total_seconds()), 0) + KEPT_AFTER_S
+    return 0 if period.end is None else KEPT_AFTER_S
+
+
+def _valid(row: BudgetDocument, period: Period, at: datetime) -> Span:
+    """How long period, bucket and limit around a moment stay what they are."""
+    begin, end = ALWAYS
+    if period.bucket_s:
+        bucket = period.bucket(at) or 0
+        begin = datetime.fromtimestamp(bucket * period.bucket_s, UTC)
+        end = begin + timedelta(seconds=period.bucket_s)
+    elif period.start is not None and period.end is not None:
+        begin, end = period.start, period.end
+    if row["override_nano"] is not None and row["override_until"] is not None:
+        until = datetime.fromisoformat(row["override_until"])
+        if until > at:
+            return begin, min(end, until)
+        return max(begin, until), end
+    return begin, end
 
 
 def bounds_ms(period: Period) -> tuple[int, int]:

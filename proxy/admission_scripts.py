@@ -2,56 +2,89 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
 import orjson
 
-from proxy.admission_rules import BudgetRule, RuleSet, bounds_ms
+from proxy.admission_plan import Reservation
+from proxy.admission_wire import AdmitForm, Settlement, bulk, grown_hold
 from proxy.clock import Clock
 from proxy.contract.counters import (
     HOLD_TTL_S,
     WORKER_LOST_AFTER_S,
     abandoned_key,
     epoch_key,
-    hold_key,
     holds_key,
     tag,
     workers_key,
 )
-from proxy.grant import Charge, Grant, WindowUse
+from proxy.grant import Grant
 from proxy.redis_link import RedisLink, Script
+from proxy.trace import Trace
 
 Verdict = Literal["ok", "refused", "unbuilt", "stale", "gone"]
+_VERDICTS: tuple[Verdict, ...] = ("ok", "refused", "unbuilt", "stale", "gone")
+_KINDS = ("budget", "rpm", "tpm", "parallel")
+FOUND = 6  # where balances begin in an answer
 SWEEP_MAX = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """What is to be reserved for each rule, in the order of the rules."""
-
-    rules: RuleSet
-    nano: Sequence[int]  # per budget
-    tokens: Sequence[int]  # per window
-    first_target: tuple[int, int]  # index of the first budget and window that are a target's
-
-
-@dataclass(frozen=True, slots=True)
 class Reply:
-    """What the counters said."""
+    """What the counters said of one call."""
 
-    verdict: Verdict
-    epoch: str
-    workers: int
-    bucket: int
-    kind: str = ""  # of the rule that refused: budget, rpm, tpm, parallel
-    index: int = 0
-    wait_ms: int = 0
-    of_target: bool = False
-    balances: list[tuple[int, int]] = field(default_factory=list)  # spent, held per budget
-    windows: list[tuple[int, int]] = field(default_factory=list)  # requests, tokens per window
-    running: list[int] = field(default_factory=list)
+    __slots__ = ("_wanted", "epoch", "now_ms", "raw", "verdict")
+
+    def __init__(self, raw: list[Any], wanted: Reservation) -> None:
+        self.raw, self._wanted = raw, wanted
+        self.verdict: Verdict = _VERDICTS[raw[0]]
+        self.now_ms: int = raw[1]
+        self.epoch: str = raw[2].decode()
+
+    @property
+    def second(self) -> int:
+        """In which the windows counted it."""
+        return self.now_ms // 1000
+
+    @property
+    def kind(self) -> str:
+        """Of the rule that refused: budget, rpm, tpm, parallel."""
+        return _KINDS[self.raw[3]]
+
+    @property
+    def index(self) -> int:
+        """Its place among its like."""
+        return int(self.raw[4])
+
+    @property
+    def wait_ms(self) -> int:
+        """When it may be asked again."""
+        return int(self.raw[5])
+
+    @property
+    def of_target(self) -> bool:
+        """Whether it is a rule of the target alone."""
+        kind = self.kind
+        first = self._wanted.plan.first_target[0 if kind == "budget" else 1]
+        return kind != "parallel" and self.index >= first
+
+    # What the rules had counted before this request.
+
+    def balance(self, index: int) -> tuple[int, int]:
+        """Spent and held of a budget."""
+        at = FOUND + 2 * index
+        return self.raw[at], self.raw[at + 1]
+
+    def window(self, index: int) -> tuple[int, int]:
+        """Requests and tokens of a window."""
+        at = FOUND + 2 * (len(self._wanted.nano) + index)
+        return self.raw[at], self.raw[at + 1]
+
+    def running(self, index: int) -> int:
+        """Members of a parallel set."""
+        before = 2 * (len(self._wanted.nano) + len(self._wanted.tokens))
+        return int(self.raw[FOUND + before + index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,74 +102,50 @@ class Counters:
 
     def __init__(self, link: RedisLink, environment: str, clock: Clock) -> None:
         self.link = link
-        self.moment: int | str = ""  # "": Redis's clock; else milliseconds, for drills
         self.environment = environment
         self.clock = clock
+        self.moment = ""
         self._admit = _script(link, "admit")
-        self._settle = _script(link, "settle")
+        self.settling = _script(link, "settle")
         self._renew = _script(link, "renew")
         self._sweep = _script(link, "sweep")
         self._merge = _script(link, "merge")
+        head = (self.settling.digest, "2", epoch_key(environment), holds_key(environment))
+        self._settle_head = bulk("EVALSHA") + b"".join(map(bulk, head))
+
+    @property
+    def moment(self) -> int | str:
+        """What time it is: "" by Redis's clock; else milliseconds, for drills."""
+        return self._moment
+
+    @moment.setter
+    def moment(self, moment: int | str) -> None:
+        self._moment, self._moment_argument = moment, bulk(str(moment))
 
     async def admit(
-        self, hold_id: str, wanted: Reservation, grant: Grant, hold: Mapping[str, object]
+        self, trace: Trace, wanted: Reservation, abandon_nano: int, grant: Grant | None = None
     ) -> Reply:
-        """Reserve all or nothing. A grant with an epoch gets further rules."""
-        environment, rules = self.environment, wanted.rules
-        keys = [
-            epoch_key(environment),
-            holds_key(environment),
-            hold_key(environment, hold_id),
-            workers_key(environment),
-            *(rule.key for rule in rules.budgets),
-            *(window.key for window in rules.windows),
-            *(parallel.key for parallel in rules.parallel),
-        ]
+        """Reserve all or nothing; with a grant, further rules on its hold."""
+        form: AdmitForm | None = wanted.plan.wire
+        if form is None:
+            form = wanted.plan.wire = AdmitForm(self._admit.digest, self.environment, wanted.plan)
+        if grant is None:
+            hold, limits = form.new_hold(trace, wanted, abandon_nano)
+            epoch = ""
+        else:
+            hold, limits = grown_hold(trace, grant, wanted, abandon_nano)
+            epoch = grant.epoch
+        command = form.command(trace.event_id.encode(), wanted, hold, limits, epoch)
         asked_at = time.monotonic()
-        raw = await self._admit(
-            keys,
-            (
-                hold_id,
-                orjson.dumps(hold),
-                HOLD_TTL_S * 1000,
-                grant.epoch,
-                WORKER_LOST_AFTER_S,
-                orjson.dumps([(use.key, use.bucket, use.tokens) for use in grant.windows])[1:-1],
-                orjson.dumps(_asked(wanted)),
-                self.moment,
-            ),
-        )
-        self.clock.heard(int(raw[1]), asked_at=asked_at)
-        return _reply(raw, wanted)
+        raw = await self._admit.run(command + self._moment_argument)
+        self.clock.heard(raw[1], asked_at=asked_at)
+        return Reply(raw, wanted)
 
-    async def settle(
-        self,
-        hold_id: str,
-        *,
-        epoch: str,
-        tokens: int,
-        windows: Sequence[WindowUse],
-        charges: Sequence[tuple[Charge, int]],
-    ) -> bool:
-        """End a hold; False when it was gone already."""
-        environment = self.environment
-        charged = [
-            (c.counter, nano, -1 if c.bucket is None else c.bucket, c.bucket_s, c.life_s)
-            for c, nano in charges
-        ]
-        reply = await self._settle(
-            [epoch_key(environment), holds_key(environment), hold_key(environment, hold_id)],
-            (
-                hold_id,
-                tag(environment),
-                epoch,
-                tokens,
-                orjson.dumps([use.key for use in windows]),
-                orjson.dumps(charged),
-                self.moment,
-            ),
-        )
-        return bool(reply)
+    def settlements(self, batch: Sequence[Settlement]) -> bytes:
+        """The call that ends some holds; it answers the places of those that failed."""
+        count = 6 + sum(one.arguments for one in batch)
+        packed = [b"*%d\r\n" % count, self._settle_head, *(one.packed for one in batch)]
+        return b"".join((*packed, self._moment_argument))
 
     async def renew(
         self, worker: str, holds: Mapping[str, Sequence[str]], budgets: Sequence[tuple[str, int]]
@@ -176,48 +185,6 @@ def _script(link: RedisLink, name: str) -> Script:
     folder = resources.files("proxy").joinpath("lua")
     common = folder.joinpath("admission_common.lua").read_text(encoding="utf-8")
     return link.script(common + folder.joinpath(f"{name}.lua").read_text(encoding="utf-8"))
-
-
-def _asked(wanted: Reservation) -> dict[str, object]:
-    rules, (first_budget, first_window) = wanted.rules, wanted.first_target
-    return {
-        "b": [
-            _budget(rule, nano, is_target=index >= first_budget)
-            for index, (rule, nano) in enumerate(zip(rules.budgets, wanted.nano, strict=True))
-        ],
-        "l": [
-            (int(index >= first_window), rule.rpm or 0, rule.tpm or 0, tokens)
-            for index, (rule, tokens) in enumerate(zip(rules.windows, wanted.tokens, strict=True))
-        ],
-        "p": [(0, rule.limit) for rule in rules.parallel],
-    }
-
-
-def _budget(rule: BudgetRule, nano: int, *, is_target: bool) -> tuple[int, ...]:
-    start_ms, end_ms = bounds_ms(rule.period)
-    bucket_s = rule.period.bucket_s or 0
-    return int(is_target), nano, rule.limit_nano, start_ms, end_ms, bucket_s, rule.life_s
-
-
-def _reply(raw: list[Any], wanted: Reservation) -> Reply:
-    verdict, _, epoch, workers, bucket, kind, index, wait_ms, found = raw
-    kind_text = kind.decode()
-    after_budgets = 2 * len(wanted.rules.budgets)
-    after_windows = after_budgets + 2 * len(wanted.rules.windows)
-    first = wanted.first_target[0 if kind_text == "budget" else 1]
-    return Reply(
-        verdict=verdict.decode(),
-        epoch=epoch.decode(),
-        workers=int(workers),
-        bucket=int(bucket),
-        kind=kind_text,
-        index=int(index),
-        wait_ms=int(wait_ms),
-        of_target=kind_text != "parallel" and int(index) >= first,
-        balances=_pairs(found[:after_budgets]),
-        windows=_pairs(found[after_budgets:after_windows]),
-        running=[int(count) for count in found[after_windows:]],
-    )
 
 
 def _pairs(flat: Sequence[bytes]) -> list[tuple[int, int]]:

@@ -2,46 +2,39 @@
 
 A settlement applies only while its hold exists, so it may be sent any number of times. One
 that never arrives is found by the control plane: its hold expires, and the ledger has the
-event.
+event. Those of one turn of the event loop leave in one call.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from proxy.admission_scripts import Counters
-from proxy.grant import Charge, WindowUse
+from proxy.admission_wire import Settlement
 from proxy.instruments import AdmissionInstruments
 from proxy.redis_link import LinkDown
 
 WAITING_MAX = 20_000
-AT_ONCE = 256
+AT_ONCE = 64  # Redis does nothing else meanwhile: about a millisecond
+UNDER_WAY_MAX = 16  # calls; the rest waits in the queue
 RETRY_S = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """How one hold ends."""
-
-    hold_id: str
-    epoch: str
-    tokens: int = 0
-    windows: Sequence[WindowUse] = ()
-    charges: Sequence[tuple[Charge, int]] = ()  # with nano-dollars
-
-
 class Settlements:
-    """A bounded queue, drained in batches whenever Redis is there."""
+    """A bounded queue, emptied whenever Redis is there."""
 
     def __init__(self, counters: Counters, instruments: AdmissionInstruments) -> None:
         self._counters = counters
         self._instruments = instruments
         self._waiting: deque[Settlement] = deque()
-        self._news = asyncio.Event()
+        self._under_way = 0  # settlements
+        self._calls = 0
+        self._scheduled = False
+        self._failed = False
+        self._changed = asyncio.Event()  # something came back, or has to be tried again
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + self._under_way
 
     def add(self, settlement: Settlement) -> None:
         """Queue one; never waits, never fails."""
@@ -49,38 +42,92 @@ class Settlements:
             self._waiting.popleft()
             self._instruments.settlements_lost.inc()
         self._waiting.append(settlement)
-        self._news.set()
+        if not self._scheduled and not self._failed:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._send)
 
     async def run(self) -> None:
-        """Deliver for ever."""
+        """Try again what failed, for ever."""
         while True:
-            await self._news.wait()
-            self._news.clear()
-            while self._waiting:
-                if not self._counters.link.up or not await self.drain():
-                    await asyncio.sleep(RETRY_S)
+            await self._changed.wait()
+            self._changed.clear()
+            if self._failed:
+                await asyncio.sleep(RETRY_S)
+                self._failed = False
+                self._send()
 
     async def drain(self) -> bool:
         """Send what waits; False when Redis went away meanwhile (the rest still waits)."""
-        while self._waiting:
-            count = min(len(self._waiting), AT_ONCE)
-            batch = [self._waiting.popleft() for _ in range(count)]
-            results = await asyncio.gather(*map(self._send, batch))
-            failed = [one for one, sent in zip(batch, results, strict=True) if not sent]
-            self._waiting.extendleft(reversed(failed))
-            if failed:
-                return False
-        return True
+        self._failed = False
+        self._send()
+        while self and not self._failed:
+            self._changed.clear()
+            await self._changed.wait()
+        return not self._failed
 
-    async def _send(self, one: Settlement) -> bool:
-        try:
-            await self._counters.settle(
-                one.hold_id,
-                epoch=one.epoch,
-                tokens=one.tokens,
-                windows=one.windows,
-                charges=one.charges,
-            )
-        except LinkDown:
-            return False
-        return True
+    def _send(self) -> None:
+        self._scheduled = False
+        if self._waiting and not self._counters.link.up:
+            self._failed = True
+            self._changed.set()
+        while self._waiting and self._calls < UNDER_WAY_MAX and not self._failed:
+            count = min(len(self._waiting), AT_ONCE)
+            _Batch(self, [self._waiting.popleft() for _ in range(count)]).send(self._counters)
+
+    def begun(self, batch: list[Settlement]) -> None:
+        """A call is under way."""
+        self._calls += 1
+        self._under_way += len(batch)
+
+    def ended(self, batch: list[Settlement], failed: list[Settlement]) -> None:
+        """It was answered, or failed."""
+        self._calls -= 1
+        self._under_way -= len(batch)
+        if failed:
+            self._failed = True
+            self._waiting.extendleft(reversed(failed))
+        elif self._waiting:
+            self._send()
+        self._changed.set()
+
+
+class _Batch:
+    """One call, and what waits for its answer. To the link it looks like a Future."""
+
+    __slots__ = ("_again", "_counters", "_owner", "_settlements")
+
+    def __init__(self, owner: Settlements, settlements: list[Settlement]) -> None:
+        self._owner, self._settlements, self._again = owner, settlements, True
+
+    def send(self, counters: Counters) -> None:
+        """Send the call; the link tells how it ended."""
+        self._counters = counters
+        self._owner.begun(self._settlements)
+        self._post()
+
+    def _post(self) -> None:
+        counters = self._counters
+        if not counters.link.post(counters.settlements(self._settlements), self):
+            self._owner.ended(self._settlements, self._settlements)
+
+    def done(self) -> bool:
+        """It is not given up while it waits."""
+        return False
+
+    def set_result(self, reply: Any) -> None:
+        """The answer: places of the settlements that failed."""
+        if not isinstance(reply, Exception):
+            failed = [self._settlements[place] for place in reply]
+            self._counters.link.failures += len(failed)
+            self._owner.ended(self._settlements, failed)
+        elif self._again and str(reply).startswith("NOSCRIPT"):
+            self._again = False
+            self._counters.settling.load()
+            self._post()
+        else:
+            self.set_exception(LinkDown(str(reply)))
+
+    def set_exception(self, error: Exception) -> None:
+        """No answer; it may have been done all the same."""
+        self._counters.link.failures += 1
+        self._owner.ended(self._settlements, self._settlements)

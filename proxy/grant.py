@@ -1,24 +1,13 @@
 """What an admitted request has reserved, until it is settled."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from proxy.admission_plan import Reservation
+from proxy.admission_rules import BudgetRule
 from proxy.contract import AdmissionDocument, ChargedCounter
 from proxy.snapshot import Deployment
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """A budget's counter that the request is reserved on. Money in nano-dollars."""
-
-    counter: str  # "<budget id>:<subject>:<period id>"
-    estimate: int
-    bucket: int | None  # of a rolling period
-    bucket_s: int
-    life_s: int  # how long the counter is kept; 0: for ever
-    model: str | None  # only what this model costs
-    credential: str | None  # only what this credential's deployments cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,50 +15,62 @@ class WindowUse:
     """A sliding window that the request was counted in."""
 
     key: str
-    bucket: int  # second of Redis's clock, or of the worker's when it counted alone
+    second: int  # of Redis's clock, or of the worker's when it counted alone
     tokens: int
-    model: str | None
-    deployment: str | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Part:
+    """What was reserved at once."""
+
+    wanted: Reservation
+    second: int  # in which the shared windows counted it
+    seconds: list[int]  # in which this worker's own windows did, each
+
+
+@dataclass(slots=True, eq=False)
 class Grant:
     """Grows by further targets; ends once."""
 
     mode: Literal["shared", "local"]
     epoch: str
-    charges: dict[str, Charge] = field(default_factory=dict)  # by counter
-    windows: list[WindowUse] = field(default_factory=list)
-    parallel: list[str] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    target: Deployment | None = None  # what the hold speaks of
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    certain: bool = True  # no answer about it was lost: the hold is what the parts say
     closed: bool = False
 
-    def charged(self, model: str, served: Deployment | None) -> list[Charge]:
-        """The counters that the cost belongs to; what others had reserved is released."""
-        credential = served.credential if served is not None else None
+    def budgets(self) -> Iterator[tuple[BudgetRule, int]]:
+        """The budgets it is reserved on, and what each holds for it, nano-dollars."""
+        for part in self.parts:
+            yield from zip(part.wanted.rules.budgets, part.wanted.nano, strict=True)
+
+    @property
+    def windows(self) -> list[WindowUse]:
+        """The windows it was counted in."""
         return [
-            charge
-            for charge in self.charges.values()
-            if charge.model in (None, model)
-            and (charge.credential is None or charge.credential == credential)
+            WindowUse(rule.key, part.second, tokens)
+            for part in self.parts
+            for rule, tokens in zip(part.wanted.rules.windows, part.wanted.tokens, strict=True)
         ]
 
-    def counted(self, model: str, served: Deployment | None) -> Iterable[WindowUse]:
-        """The windows that the consumed tokens belong to."""
-        deployment = served.id if served is not None else None
-        for use in self.windows:
-            if use.model in (None, model) and use.deployment in (None, deployment):
-                yield use
+    @property
+    def parallel(self) -> list[str]:
+        """Keys of the sets it is a member of."""
+        return [rule.key for part in self.parts for rule in part.wanted.rules.parallel]
+
+    def charged(self, model: str, served: Deployment | None) -> list[ChargedCounter]:
+        """The counters that the cost belongs to; what others had reserved is released."""
+        if len(self.parts) == 1:
+            return self.parts[0].wanted.plan.ending(model, served).document
+        found = [part.wanted.plan.ending(model, served).document for part in self.parts]
+        return [counter for counters in found for counter in counters]
 
 
 def admission_document(
     grant: Grant | None, *, model: str, served: Deployment | None
 ) -> AdmissionDocument:
     """The event's words for it. `model` is the event's model."""
-    if grant is None or (grant.mode == "local" and not grant.charges):
+    if grant is None or (grant.mode == "local" and not any(grant.budgets())):
         return {"mode": "none", "epoch": "", "charged": []}
-    charged: list[ChargedCounter] = [
-        {"counter": charge.counter, "bucket": charge.bucket}
-        for charge in grant.charged(model, served)
-    ]
-    return {"mode": grant.mode, "epoch": grant.epoch, "charged": charged}
+    return {"mode": grant.mode, "epoch": grant.epoch, "charged": grant.charged(model, served)}

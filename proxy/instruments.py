@@ -5,8 +5,6 @@ whichever worker learned of it last tells it. Gauges of a worker's own state are
 the worst one counts.
 """
 
-from decimal import Decimal
-
 from proxy.tally import Counter, Gauge, Histogram, Tally
 
 _ADMISSION_BUCKETS_S = (
@@ -109,7 +107,7 @@ class BudgetInstruments:
             ["scope"], registry=registry,
         )  # fmt: skip
 
-    def remaining(self, scope: str, subject: str, name: str, left: Decimal) -> None:
+    def remaining(self, scope: str, subject: str, name: str, left: float) -> None:
         """What is left of a subject's tightest budget, USD.
 
         `subject` is the id (for customers the `user` field itself), `name` what people call
@@ -123,15 +121,14 @@ class BudgetInstruments:
         if known is None:
             self._left_out.labels(scope).inc()
             return
-        amount = float(left)
         if scope == "team":
-            self._team.labels(subject, known).set(amount)
+            self._team.labels(subject, known).set(left)
         elif scope == "key":
-            self._key.labels(subject, known).set(amount)
+            self._key.labels(subject, known).set(left)
         elif scope == "user":
-            self._user.labels(known or subject).set(amount)
+            self._user.labels(known or subject).set(left)
         else:
-            self._customer.labels(subject).set(amount)
+            self._customer.labels(subject).set(left)
 
     def _name(self, scope: str, subject: str, name: str) -> str | None:
         """The name a subject was first told by (one series each); None: one too many."""

@@ -60,6 +60,7 @@ class PolicyTable:
 
     def __init__(self) -> None:
         self.version = 0
+        self.changes = 0  # feeds taken over; what was derived before another one is outdated
         self.pepper = b""
         self.sealed_pepper = ""
         self.calendar: CalendarDocument = _CALENDAR
@@ -90,6 +91,7 @@ class PolicyTable:
         self._keys, self._subjects, self._merged = keys, subjects, {}
         self.calendar, self.breaker_orders = calendar, orders
         self.pepper, self.version, self.sealed_pepper = pepper, version, feed["pepper"]
+        self.changes += 1
 
     def _changed_subjects(self, feed: PolicyFeed) -> dict[SubjectKey, SubjectPolicy]:
         subjects = {} if feed["full"] else dict(self._subjects)
@@ -131,10 +133,14 @@ class PolicyTable:
         found = self._ruled((scope, subject))
         return found or SubjectRules(scope, subject, subject, None, (), ())
 
+    def speaks_of(self, scope: Scope, subject: str) -> bool:
+        """Whether there are rules of the subject, or for every one of its kind."""
+        return (scope, subject) in self._subjects or (scope, EVERY) in self._subjects
+
     def _ruled(self, key: tuple[Scope, str]) -> SubjectRules | None:
         """None when nobody made a rule. That is not kept: it would be a list of all customers."""
         found = self._merged.get(key)
-        if found is None and (key in self._subjects or (key[0], EVERY) in self._subjects):
+        if found is None and self.speaks_of(*key):
             if len(self._merged) >= MERGED_MAX:
                 self._merged.clear()
             found = self._merged[key] = self._merge(*key)

@@ -18,7 +18,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import hiredis
 from redis.asyncio.connection import ConnectionPool
@@ -37,6 +37,19 @@ class LinkDown(Exception):
     """Redis did not do what was asked; the message says why, in words fit for a log."""
 
 
+class Caller(Protocol):
+    """Who is told a reply: a Future, or what behaves like one."""
+
+    def done(self) -> bool:
+        """Whether nobody wants to know any more."""
+
+    def set_result(self, result: Any, /) -> object:
+        """The reply; a server's error is a hiredis.ReplyError."""
+
+    def set_exception(self, exception: Exception, /) -> object:
+        """There will be none: LinkDown."""
+
+
 def _pack(command: Sequence[Argument]) -> bytes:
     return hiredis.pack_command(tuple(command))  # type: ignore[arg-type, no-any-return]  # wrong stub
 
@@ -49,14 +62,15 @@ class _Wire(asyncio.Protocol):
         self.reason = "connection closed"
         self.errors = 0
         self._timeout_s = timeout_s
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         # (deadline, caller); None: nobody waits
-        self._pending: deque[tuple[float, asyncio.Future[Any] | None]] = deque()
+        self._pending: deque[tuple[float, Caller | None]] = deque()
+        self._deadline = 0.0  # of what is asked in this turn of the loop
         self._buffer: list[bytes] = []
         self._watchdog: asyncio.TimerHandle | None = None
-        self._suspect: tuple[float, asyncio.Future[Any] | None] | None = None
+        self._suspect: tuple[float, Caller | None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop once connected."""
@@ -85,14 +99,15 @@ class _Wire(asyncio.Protocol):
         elif not caller.done():
             caller.set_result(reply)
 
-    def request(self, command: bytes, caller: "asyncio.Future[Any] | None") -> None:
+    def request(self, command: bytes, caller: Caller | None) -> None:
         """Queue a packed command; it leaves at the end of this turn of the loop."""
         if not self._buffer:
-            self._loop.call_soon(self._flush)
+            self._deadline = self.loop.time() + self._timeout_s
+            self.loop.call_soon(self._flush)
         self._buffer.append(command)
-        self._pending.append((self._loop.time() + self._timeout_s, caller))
+        self._pending.append((self._deadline, caller))
         if self._watchdog is None:
-            self._watchdog = self._loop.call_later(self._timeout_s, self._watch)
+            self._watchdog = self.loop.call_later(self._timeout_s, self._watch)
 
     def _flush(self) -> None:
         if self._transport is not None and self._buffer and not self.closed.is_set():
@@ -109,12 +124,12 @@ class _Wire(asyncio.Protocol):
         if not self._pending or self.closed.is_set():
             return
         oldest = self._pending[0]
-        wait_s = oldest[0] - self._loop.time()
+        wait_s = oldest[0] - self.loop.time()
         if wait_s > 0:
-            self._watchdog = self._loop.call_later(wait_s + 0.001, self._watch)
+            self._watchdog = self.loop.call_later(wait_s + 0.001, self._watch)
         elif self._suspect is not oldest:
             self._suspect = oldest
-            self._watchdog = self._loop.call_later(SECOND_LOOK_S, self._watch)
+            self._watchdog = self.loop.call_later(SECOND_LOOK_S, self._watch)
         else:
             self.drop(f"no answer within {self._timeout_s:g} s")
 
@@ -264,15 +279,29 @@ class RedisLink:
 
     async def exchange(self, *args: Argument) -> Any:
         """Like `call`, but a server's error is returned as a hiredis.ReplyError."""
+        return await self.ask(_pack(args))
+
+    async def ask(self, command: bytes) -> Any:
+        """`exchange` of a command that is packed already."""
         wire = self._wire
         if wire is None or wire.closed.is_set():
             self.failures += 1
             raise LinkDown(self.reason or "connection closed")
+        caller: asyncio.Future[Any] = wire.loop.create_future()
+        wire.request(command, caller)
         try:
-            return await self._ask(wire, args)
+            return await caller
         except LinkDown:
             self.failures += 1
             raise
+
+    def post(self, command: bytes, caller: Caller) -> bool:
+        """Send a packed command and have a caller told; False when the link is down."""
+        wire = self._wire
+        if wire is None or wire.closed.is_set():
+            return False
+        wire.request(command, caller)
+        return True
 
     def _refused(self, error: hiredis.ReplyError) -> LinkDown:
         """OOM, LOADING, READONLY, a script's fault: nothing that a caller could mend."""
@@ -303,14 +332,28 @@ class Script:
     def __init__(self, link: RedisLink, text: str) -> None:
         self._link = link
         self._text = text.encode()
-        self._sha = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
+        self.digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[Argument], args: Sequence[Argument] = ()) -> Any:
         """Run it; returns its reply, raises LinkDown."""
         rest = (len(keys), *keys, *args)
-        reply = await self._link.exchange("EVALSHA", self._sha, *rest)
+        reply = await self._link.exchange("EVALSHA", self.digest, *rest)
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
             return await self._link.call("EVAL", self._text, *rest)
         if isinstance(reply, hiredis.ReplyError):
             raise self._link._refused(reply)
         return reply
+
+    async def run(self, command: bytes) -> Any:
+        """The same for a call of it that is packed already."""
+        reply = await self._link.ask(command)
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+            self.load()
+            reply = await self._link.ask(command)
+        if isinstance(reply, hiredis.ReplyError):
+            raise self._link._refused(reply)
+        return reply
+
+    def load(self) -> None:
+        """Have the server know it before what is sent next."""
+        self._link.send("SCRIPT", "LOAD", self._text)

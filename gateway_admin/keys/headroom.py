@@ -1,7 +1,7 @@
 """How much of the rate limits is in use at this moment, from the shared counters.
 
-The layout of a window is the data plane's (proxy/lua/admit.lua): per second of the window
-r<i> requests, t<i> tokens, and m<i>, the moment (ms) of its last request; what is 60 s past
+The layout of a window is the data plane's (proxy/lua/admit.lua): each second has an entry
+"requests tokens moment", the last being that of its last request (ms); what is 60 s past
 that moment does not count any more, though it may still be there.
 """
 
@@ -75,12 +75,11 @@ def _used(
     window: Mapping[str, str], running: Sequence[tuple[str, float]], now_ms: int
 ) -> dict[str, int]:
     since = now_ms - counters.WINDOW_S * 1000
-    counted = [
-        name[1:] for name, at in window.items() if name[1:] and name[0] == "m" and int(at) > since
-    ]
+    seconds = [[*map(int, entry.split())] for name, entry in window.items() if name.isdigit()]
+    counted = [(requests, tokens) for requests, tokens, last_ms in seconds if last_ms > since]
     return {
-        "rpm": sum(int(window.get(f"r{index}", 0)) for index in counted),
-        "tpm": sum(int(window.get(f"t{index}", 0)) for index in counted),
+        "rpm": sum(requests for requests, _ in counted),
+        "tpm": sum(tokens for _, tokens in counted),
         "parallel": sum(1 for _, expires_ms in running if expires_ms > now_ms),
     }
 

@@ -161,7 +161,12 @@ def _abandoned_event(hold: HoldDocument) -> UsageEventDocument:
 
 
 def _charged(hold: HoldDocument) -> list[dict[str, Any]]:
-    return [{"counter": counter, "bucket": bucket} for counter, _, bucket in hold["budgets"]]
+    """The counters of the target that was called; what others held is given back."""
+    return [
+        {"counter": counter, "bucket": bucket}
+        for counter, _, bucket, *belongs in hold["budgets"]
+        if belongs != [0]  # an earlier version did not say
+    ]
 
 
 def _nothing_known() -> dict[str, Any]:

@@ -69,7 +69,7 @@ def budget_key(environment: str, counter: str) -> str:
 
 def limit_key(environment: str, scope: str, subject: str, model: str | None) -> str:
     """Hash of one sliding window. Deployments count here, too, with scope "deployment"."""
-    return f"{tag(environment)}l:{scope}:{subject}:{model or '*'}"
+    return f"{tag(environment)}w:{scope}:{subject}:{model or '*'}"
 
 
 def parallel_key(environment: str, scope: str, subject: str, model: str | None) -> str:

@@ -378,7 +378,8 @@ class HoldDocument(TypedDict):
     id: str  # event_id of the request
     epoch: str
     expires_ms: int  # server time; when it may be counted as abandoned
-    budgets: list[tuple[str, int, int | None]]  # counter, reserved nano-dollars, rolling bucket
+    # Counter, reserved nano-dollars, rolling bucket, 1 if the present target costs it something.
+    budgets: list[tuple[str, int, int | None, int]]
     limits: list[tuple[str, int, int]]  # limit key, bucket, reserved tokens
     parallel: list[str]  # keys of the sets that it is a member of
     abandon_nano: int  # what it is booked at when nothing better is known: its input

@@ -6,20 +6,24 @@ local now_ms, added = server_ms(), 0
 for k, buckets in ipairs(cjson.decode(ARGV[1])) do
   local key = KEYS[k]
   for _, bucket in ipairs(buckets) do
-    if bucket[4] > now_ms - 60000 then
-      local i = text(bucket[1])
-      redis.call('HINCRBY', key, 'r', text(bucket[2]))
-      redis.call('HINCRBY', key, 't', text(bucket[3]))
-      redis.call('HINCRBY', key, 'r' .. i, text(bucket[2]))
-      redis.call('HINCRBY', key, 't' .. i, text(bucket[3]))
-      local last = tonumber(redis.call('HGET', key, 'm' .. i)) or 0
-      redis.call('HSET', key, 'm' .. i, text(math.max(last, bucket[4])))
-      local oldest = tonumber(redis.call('HGET', key, 'o'))
-      if not oldest or bucket[1] < oldest then
-        redis.call('HSET', key, 'o', i)
+    local second, requests, tokens, last = unpack(bucket)
+    if last > now_ms - 60000 then
+      local made, used, latest = 0, 0, 0
+      local entry = redis.call('HGET', key, text(second))
+      if entry then
+        made, used, latest = entry_of(entry)
       end
-      redis.call('EXPIRE', key, '120')
-      added = added + bucket[2]
+      redis.call('HINCRBY', key, 'r', text(requests))
+      redis.call('HINCRBY', key, 't', text(tokens))
+      redis.call('HSET', key, text(second),
+                 entry_text(made + requests, used + tokens, math.max(latest, last)))
+      local oldest = tonumber(redis.call('HGET', key, 'o'))
+      if not oldest or second < oldest then
+        redis.call('HSET', key, 'o', text(second))
+        redis.call('HDEL', key, 'e')  -- what is older leaves earlier
+      end
+      redis.call('EXPIRE', key, 120)
+      added = added + requests
     end
   end
 end

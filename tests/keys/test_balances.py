@@ -202,12 +202,8 @@ class TestHeadroom:
                 "r": 12,
                 "t": 170,
                 "o": old,
-                f"r{second}": 2,
-                f"t{second}": 70,
-                f"m{second}": int(now * 1000),
-                f"r{old}": 10,
-                f"t{old}": 100,
-                f"m{old}": old * 1000,
+                str(second): f"2 70 {int(now * 1000)}",
+                str(old): f"10 100 {old * 1000}",
             },
         )
         running = counters.parallel_key("prod", "team", str(people.search.pk), None)

@@ -116,7 +116,7 @@ class Fleet:
             "id": event["event_id"],
             "epoch": epoch,
             "expires_ms": now_ms,
-            "budgets": [(pair["counter"], estimate, pair["bucket"]) for pair in charged],
+            "budgets": [(pair["counter"], estimate, pair["bucket"], 1) for pair in charged],
             "limits": [],
             "parallel": [],
             "abandon_nano": estimate // 4,
@@ -146,7 +146,7 @@ class Fleet:
         key = counters.hold_key(self.slug, event["event_id"])
         hold = json.loads(self.redis.get(key) or "null")
         with self.redis.pipeline() as pipeline:
-            for counter, estimate, _ in hold["budgets"]:
+            for counter, estimate, *_ in hold["budgets"]:
                 pipeline.hincrby(counters.budget_key(self.slug, counter), "h", -estimate)
             pipeline.delete(key)
             pipeline.zrem(counters.holds_key(self.slug), event["event_id"])
