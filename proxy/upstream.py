@@ -369,6 +369,11 @@ class _Connection(asyncio.Protocol):
 
     # --- httptools -------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """An answer begins. One that nobody asked for must not become the next request's."""
+        if self._exchange is None:
+            self.close()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header line."""
         self._header_bytes += len(name) + len(value)
