@@ -136,17 +136,19 @@ def facts_of(deployment: Deployment) -> LiteLlmFacts | str:
     version = str(params.get("api_version") or "") if provider == "azure" else ""
     # Beside OpenAI's own, it makes no difference which host it is.
     itself = provider == "openai" and _is_openai_host(base or "")
-    return _facts(provider, model, "" if itself else "http://other.invalid", version)
+    host = "" if itself else "http://other.invalid"
+    return _facts(provider, model, host, version, _mode(model, provider, host))
 
 
 @lru_cache(maxsize=4096)
-def _facts(provider: str, model: str, base: str, version: str) -> LiteLlmFacts:
+def _facts(provider: str, model: str, base: str, version: str, mode: str | None) -> LiteLlmFacts:
+    """The answers for a model; its mode can be changed by what LiteLLM is told of it later."""
     config = ProviderConfigManager.get_provider_chat_config(model, LlmProviders(provider))
     found = next((v for v in _VARIABLES[provider] if os.environ.get(v)), "")
     return LiteLlmFacts(
         provider=provider,
         model=model,
-        params=_params(provider, model, base, version),
+        params=_params(provider, model, version, elsewhere=mode == "responses"),
         chat=_chat_text_rules(config, provider, model, base, version),
         environment=found,
     )
@@ -155,14 +157,14 @@ def _facts(provider: str, model: str, base: str, version: str) -> LiteLlmFacts:
 # --- parameters --------------------------------------------------------------------------------
 
 
-def _params(provider: str, model: str, base: str, version: str) -> dict[Kind, ParamRules]:
+def _params(provider: str, model: str, version: str, *, elsewhere: bool) -> dict[Kind, ParamRules]:
     """The rules of the routes that LiteLLM does not translate into another."""
     found: dict[Kind, ParamRules] = {}
     chat_elsewhere = (
         model.startswith("responses/")
         or "ft:babbage-002" in model
         or "ft:davinci-002" in model
-        or _mode(model, provider, base) == "responses"
+        or elsewhere
     )
     if not chat_elsewhere:
         found["chat"] = _chat_rules(provider, model, version)

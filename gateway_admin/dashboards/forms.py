@@ -254,7 +254,7 @@ class RequestsForm(RangeForm):
         label="Lane", required=False, choices=[("", "Any"), *LANE_NAMES.items()]
     )
     unpriced = forms.ChoiceField(
-        label="Priced", required=False, choices=[("", "Any"), ("yes", "Unpriced only")]
+        label="Unpriced", required=False, choices=[("", "Any"), ("yes", "Only")]
     )
     narrowing = (
         "status", "error", "model", "deployment", "provider", "team", "key", "customer",

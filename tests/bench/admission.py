@@ -112,6 +112,16 @@ class Bench:
         assert self.worker.link is not None
         await self.worker.link.call("PING")
 
+    async def age(self) -> None:
+        """A minute of requests: windows as they are when somebody is busy."""
+        now_ms = self.worker.clock.now_ms()
+        for second in range(60, 0, -1):
+            self.drill.at(now_ms - second * 1000)
+            await self.both(self.traces(1))
+        await self.delivered()
+        assert self.worker.admission.counters is not None
+        self.worker.admission.counters.moment = ""
+
     async def worker_us(self, requests: int, work: Work) -> float:
         """CPU of the worker per request, the median of the parts."""
         found = []
@@ -192,6 +202,7 @@ async def measure(url: str, arguments: argparse.Namespace) -> None:
         worker = await drill.worker()
         drill.live()
         bench = Bench(drill, worker, arguments.at_once)
+        await bench.age()
         await bench.both(bench.traces(PART))  # warm
         await bench.delivered()
         if arguments.profile:
@@ -200,7 +211,7 @@ async def measure(url: str, arguments: argparse.Namespace) -> None:
         both = await bench.worker_us(requests, bench.both)
         scripts = await bench.script_us()
         redis = await bench.redis_us(PART)
-        count = PART + max(requests // PART, 1) * PART + 40 * ALONE + PART
+        count = 60 + PART + max(requests // PART, 1) * PART + 40 * ALONE + PART
         await bench.check(count)
         assert worker.link is not None
         link = await link_us(worker.link, arguments.at_once)
