@@ -36,6 +36,7 @@ for _name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
 # Imported by LiteLLM within its first requests, 0.7 s in all: better before anybody waits.
 _LATE_IMPORTS = (
     "boto3",
+    "litellm.integrations.otel.logger",
     "litellm.litellm_core_utils.default_encoding",
     "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
     "litellm.llms.azure.chat.gpt_transformation",
@@ -47,6 +48,7 @@ _LATE_IMPORTS = (
     "litellm.llms.vertex_ai.context_caching.vertex_ai_context_caching",
     "litellm.proxy._experimental.mcp_server.mcp_server_manager",
     "litellm.proxy.anthropic_endpoints.endpoints",
+    "litellm.proxy.guardrails.anthropic_sse",
     "litellm.proxy.response_polling.polling_handler",
     "litellm.responses.mcp.litellm_proxy_mcp_handler",
     "nacl.signing",

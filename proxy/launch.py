@@ -107,6 +107,8 @@ def prepare_environment(settings: ProxySettings) -> None:
         NO_REDOC="True",
         NO_OPENAPI="True",
         DISABLE_ADMIN_UI="True",
+        # Of its threads for callbacks that are not asynchronous; it would start a hundred.
+        LOGGING_EXECUTOR_MAX_THREADS="4",
         OPENBLAS_NUM_THREADS="1",
         OMP_NUM_THREADS="1",
         PROMETHEUS_MULTIPROC_DIR=str(state.metrics),
