@@ -1,5 +1,6 @@
 """What a run has to show."""
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,9 +26,13 @@ class Bound:
 
 
 def ratio(results: Results, case: Case, name: str, to: str) -> float | None:
-    """Requests per second of one variant in those of another."""
-    above, below = results.rate(case, name), results.rate(case, to)
-    return above / below if above and below else None
+    """Requests per second of one variant in those of another: median of each round's ratio.
+
+    Within a round the two ran moments apart, so what else the machine did weighs on both.
+    """
+    rounds = zip(results.rates(case, name), results.rates(case, to), strict=False)
+    found = [above / below for above, below in rounds if above and below]
+    return statistics.median(found) if found else None
 
 
 def _against(case: Case, name: str, to: str) -> Callable[[Results], float | None]:
@@ -43,11 +48,8 @@ def _added_alone_ms(results: Results) -> float | None:
 def _added_p99_ms(results: Results) -> float | None:
     """Median over the rounds of the difference within a round."""
     pairs = list(zip(results.paced.get("direct", []), results.paced.get("mock", []), strict=False))
-    added = sorted(ours.p99_ms - mock.p99_ms for ours, mock in pairs)
-    if not added:
-        return None
-    middle = len(added) // 2
-    return added[middle] if len(added) % 2 else (added[middle - 1] + added[middle]) / 2
+    added = [ours.p99_ms - mock.p99_ms for ours, mock in pairs]
+    return statistics.median(added) if added else None
 
 
 BOUNDS = (

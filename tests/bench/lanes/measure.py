@@ -55,6 +55,10 @@ class Results:
         samples = self.samples.get((case, name))
         return statistics.median(figure(sample) for sample in samples) if samples else None
 
+    def rates(self, case: Case, name: str) -> list[float]:
+        """Requests per second, round by round."""
+        return [sample.figures.rate for sample in self.samples.get((case, name), [])]
+
     def rate(self, case: Case, name: str) -> float | None:
         """Requests per second."""
         return self.median(case, name, lambda sample: sample.figures.rate)
@@ -93,6 +97,7 @@ class Bench:
     peer: Any
     results: Results
     log: Callable[[str], None]
+    _rates: dict[str, float] = field(default_factory=dict)  # of the case, at 16 connections
 
     def can(self, name: str, case: Case) -> bool:
         """Whether a variant takes part in a case. Who cannot is left out; of ours it is wrong."""
@@ -134,8 +139,6 @@ class Bench:
             connections=connections, seconds=WARM_UP_S, cores=self.cores.load,
         )  # fmt: skip
         self._rates[variant.name] = max(found.rate, 1.0) if not plan.case.ms else 0.0
-
-    _rates: dict[str, float] = field(default_factory=dict)
 
     def once(self, variant: Variant, case: Case, seconds: float) -> Sample:
         """Load a variant once; checks everything that can be checked."""
