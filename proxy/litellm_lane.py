@@ -26,6 +26,7 @@ logger = logging.getLogger("gateway.litellm")
 
 _HELD_MAX_BYTES = 64 * 1024  # of an error's body, or of a stream before its first event
 _PROVIDER_PREFIX = b"llm_provider-"
+_PASSED_ON = frozenset({b"accept", b"user-agent", b"anthropic-version", b"anthropic-beta"})
 # A provider that sends faster than LiteLLM translates would keep the event loop to itself.
 _YIELD_EVERY_S = 0.002
 _YIELD_ABANDONED_EVERY_S = 0.05  # what is read for its usage alone has little time
@@ -61,7 +62,7 @@ class LiteLlmLane:
     def _scope(self, call: Call, size: int) -> dict[str, Any]:
         route = call.trace.route
         headers = [
-            *call.client_headers,
+            *((name, value) for name, value in call.client_headers if name in _PASSED_ON),
             (b"host", b"gateway"),
             (b"content-type", call.content_type),
             (b"content-length", str(size).encode()),

@@ -38,8 +38,6 @@ logger = logging.getLogger("gateway.relay")
 
 CANCEL_GRACE_S = 2.0
 
-_REQUEST_HEADERS = frozenset({b"accept", b"user-agent", b"anthropic-version", b"anthropic-beta"})
-
 
 class Relay:
     """One request on its way through its attempts."""
@@ -56,20 +54,21 @@ class Relay:
         self.answer.extra_headers = lambda: worker.admission.headers(trace)
         self.settled = False
         self._settling = False
-        self._headers = [(n, v) for n, v in scope["headers"] if n in _REQUEST_HEADERS]
+        self._headers = scope["headers"]
         self._call: Call | None = None
         self._permit: Permit | None = None
+        self._watch: Watch | None = None
 
     async def run(self, body: bytes, content_type: bytes) -> None:
         """Serve the request to its end, then make sure that it is accounted for."""
         self.worker.metrics.in_flight.inc()
-        watch = Watch(self.receive)
         try:
-            await self._serve(body, content_type, watch)
+            await self._serve(body, content_type)
         except Refusal as refusal:
             await self._refuse(refusal)
         finally:
-            watch.stop()
+            if self._watch is not None:
+                self._watch.stop()
             self.worker.metrics.in_flight.dec()
             if not self.settled:
                 self._settle_now(aborted=True)
@@ -78,12 +77,18 @@ class Relay:
 
     # --- attempts --------------------------------------------------------------------------
 
-    async def _serve(self, body: bytes, content_type: bytes, watch: Watch) -> None:
+    def _watching(self) -> Watch:
+        """Of no use before a provider is called."""
+        if self._watch is None:
+            self._watch = Watch(self.receive)
+        return self._watch
+
+    async def _serve(self, body: bytes, content_type: bytes) -> None:
         keeper = self._keeper()
         plan = self.worker.planner.plan(self.trace, keeper=keeper)
         walk = Walk(self.trace, plan, self.worker.breakers)
         while (step := walk.next()) is not None:
-            if not await self._pause(step.wait_s, watch):
+            if not await self._pause(step.wait_s):
                 await self._end(None)
                 return
             if not await self._admitted(step, walk):
@@ -93,7 +98,7 @@ class Relay:
                 continue
             call = self._open(step, walk, body, content_type)
             executor = self._lane(call)
-            failure = await self._attempt(executor, call, watch)
+            failure = await self._attempt(executor, call)
             if self.answer.started or self.answer.client_gone:
                 await self._end(failure)
                 return
@@ -126,11 +131,11 @@ class Relay:
             return None
         return self.worker.backend.deployment_of_response(previous)
 
-    async def _pause(self, wait_s: float, watch: Watch) -> bool:
+    async def _pause(self, wait_s: float) -> bool:
         """Wait before a retry; False when the client left meanwhile."""
         if wait_s > 0:
-            await asyncio.wait({watch.task()}, timeout=wait_s)
-        if not watch.left:
+            await asyncio.wait({self._watching().task()}, timeout=wait_s)
+        if self._watch is None or not self._watch.left:
             return True
         self.answer.client_gone = True
         self.answer.capture.usage = Usage()  # what failed before is not charged
@@ -174,8 +179,9 @@ class Relay:
         self._running()["lane"] = executor.lane
         return executor
 
-    async def _attempt(self, executor: Executor, call: Call, watch: Watch) -> Failure | None:
+    async def _attempt(self, executor: Executor, call: Call) -> Failure | None:
         """One attempt, watched; None also when it was stopped because the client left."""
+        watch = self._watching()
         if call.direct is not None:
             return await self._attempt_here(executor, call, watch)
         return await self._attempt_in_task(executor, call, watch)
