@@ -256,7 +256,7 @@ def request_detail(request: HttpRequest, event_id: UUID) -> HttpResponse:
     context = {
         "event": event,
         "row": row,
-        "user": labels_of("user", [event.user_id]).name(event.user_id),
+        "owner": labels_of("user", [event.user_id]).name(event.user_id),
         "provider": labels_of("provider", [event.provider_id]).name(event.provider_id),
         "environment_name": labels_of("environment", [event.environment_id]).name(
             event.environment_id

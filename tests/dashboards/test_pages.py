@@ -183,6 +183,8 @@ def test_the_detail_explains_cost_and_choice(people: People, story: Story, clien
     page = client_of(people.admin).get(f"/requests/{story.event_id('=cmd()')}/").content.decode()
     assert "its fallback chain names this one next" in page
     assert "gpt-4o in Europe" in page
+    assert "outsider@example.com" in page  # whose key it was, beside the reader's own initial
+    assert '<span class="gw-avatar" aria-hidden="true">A</span>' in page
     failed = client_of(people.admin).get(f"/requests/{story.event_id('failed')}/")
     assert "The provider did not answer in time." in failed.content.decode()
     tagged = client_of(people.admin).get(f"/requests/{story.event_id('own')}/").content.decode()
