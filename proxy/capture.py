@@ -256,7 +256,8 @@ class Capture:
         """How the provider writes the field that is given the public name."""
         for space in (b"", b" "):
             field = b'"model":' + space + orjson.dumps(named)
-            if isinstance(named, str) and data.count(field) == 1:
+            # Azure's first event, which tells of its content filter, names no model.
+            if isinstance(named, str) and named and data.count(field) == 1:
                 self._renaming = (field, b'"model":' + orjson.dumps(self._served_model()))
 
     def _read_stream_error(self, document: dict[str, Any]) -> None:

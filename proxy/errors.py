@@ -72,8 +72,8 @@ _NO_DEPLOYMENT = re.compile(r"(?i)no deployments available|no healthy deployment
 
 
 _WRAPPING = re.compile(
-    r"^(?:litellm\.\w+: )?(?:Timeout Error: )?(?:\w+(?:Error|Exception|Timeout): )*"
-    r"(?:\w+Exception - )?"
+    r"^(?:litellm\.\w+: |Timeout Error: |\w+(?:Error|Exception|Timeout): )*"
+    r"(?:\w+Exception (?:\w+ )?- )?"
 )
 _ADVICE = re.compile(r"\s*LiteLLM: model group .*|\s*Received Model Group=.*", re.DOTALL)
 
