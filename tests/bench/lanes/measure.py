@@ -23,6 +23,7 @@ WATCH_EVERY_S = 0.5
 # So slow a variant is loaded until each connection was answered some times.
 TURNS = 6
 SECONDS_MAX = 12.0
+MISSES_MAX = 0.01
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,12 @@ class Bench:
         if events.pop("duplicates", 0):
             found.append("events came twice")
         right = events.pop(variant.event, 0) if variant.event else 0
+        if variant.event == "hit":
+            # A Valkey that is slow for a moment is passed over: a call more, the same answer.
+            missed = events.pop("ok:direct", 0)
+            if missed > MISSES_MAX * answered:
+                found.append(f"{missed} of {answered} answers were not in the cache")
+            right, called = right + missed, max(0, called - missed)
         if variant.event and not answered <= right <= answered + case.connections:
             found.append(f"{answered} answers and {right} events {variant.event}")
         cut = events.pop("aborted", 0)  # wrk leaves in the middle of its last requests
