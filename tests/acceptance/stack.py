@@ -175,6 +175,7 @@ class Stack:
             model=model,
             credential=self.credentials[kind],
             upstream_model=upstream,
+            lane=os.environ.get("GATEWAY_TEST_LANE", "auto"),
             price={
                 "source": "own",
                 "units": {unit: str(amount) for unit, amount in PRICES.items()},

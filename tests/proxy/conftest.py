@@ -15,7 +15,14 @@ from gateway_admin.demo.simulator.process import Simulator, running_simulator
 from proxy.contract import RevisionDocument, UsageEventDocument
 from tests.proxy import control_plane
 from tests.proxy.control_plane import ControlPlanePeer
-from tests.proxy.documents import credential, deployment, document, new_key, policy
+from tests.proxy.documents import (
+    credential,
+    deployment,
+    document,
+    every_deployment,
+    new_key,
+    policy,
+)
 from tests.proxy.replica import Replica
 from tests.proxy.replica import running as running_replica
 
@@ -168,6 +175,14 @@ def started_gateway(simulator: Simulator) -> Iterator[Gateway]:
         peer.set_key(policy("alpha"))
         replica = stack.enter_context(running_replica(peer.url, GATEWAY_ABORT_DRAIN_S="3"))
         yield Gateway(replica, peer, simulator)
+
+
+@pytest.fixture(scope="module", params=["auto", "litellm"])
+def both_lanes(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a module's tests with deployments as they are, then with all of them on LiteLLM."""
+    every_deployment["lane"] = request.param
+    yield request.param
+    every_deployment["lane"] = "auto"
 
 
 @pytest.fixture

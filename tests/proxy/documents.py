@@ -65,6 +65,8 @@ def policy(public_id: str, **changes: Any) -> KeyPolicy:
         "cache_version": 0,
         "max_output_tokens": None,
     }
+    if every_deployment["lane"] != "auto":
+        row["lane"] = every_deployment["lane"]
     return row | changes  # type: ignore[return-value]
 
 
@@ -121,6 +123,10 @@ def credential(id: str, secret: dict[str, str] | None, **params: Any) -> Credent
         "fingerprint": fingerprint,
         "params": params,
     }
+
+
+# What the deployments of all documents say; see the fixture `both_lanes`.
+every_deployment = {"lane": "auto"}
 
 
 def deployment(

@@ -10,6 +10,8 @@ import pytest
 from tests.proxy.conftest import Gateway
 from tests.proxy.documents import new_key
 
+pytestmark = pytest.mark.usefixtures("both_lanes")
+
 HELLO: Any = [{"role": "user", "content": "Hello there my friend"}]
 
 

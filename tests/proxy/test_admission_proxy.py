@@ -79,7 +79,7 @@ class Counting(Gateway):
 
 
 @pytest.fixture(scope="module")
-def started(simulator: Simulator) -> Iterator[Counting]:
+def started(simulator: Simulator, both_lanes: str) -> Iterator[Counting]:
     peer = ControlPlanePeer()
     with contextlib.ExitStack() as stack:
         valkey = stack.enter_context(own_valkey.running())

@@ -11,6 +11,8 @@ from proxy.defaults import BREAKER
 from tests.proxy.conftest import Gateway, standard_document, standard_secrets
 from tests.proxy.documents import deployment
 
+pytestmark = pytest.mark.usefixtures("both_lanes")
+
 HELLO: Any = [{"role": "user", "content": "Hello there my friend"}]
 QUICK = {
     "enabled": True,

@@ -3,10 +3,13 @@
 from typing import Any
 
 import httpx
+import pytest
 
 from proxy.contract import DeploymentDocument
 from tests.proxy.conftest import Gateway, standard_document, standard_secrets
 from tests.proxy.documents import deployment
+
+pytestmark = pytest.mark.usefixtures("both_lanes")
 
 HELLO: Any = [{"role": "user", "content": "Hello there my friend"}]
 
@@ -95,17 +98,19 @@ def test_a_key_passes_over_targets_it_may_not_use(gateway: Gateway) -> None:
     assert [model for model, _, _ in walked(gateway, answer)] == ["fails", "chat-gemini"]
 
 
-def test_a_target_at_its_own_limit_is_passed_over(gateway: Gateway) -> None:
-    rows = [deployment("one-a-minute", "scarce", "openai/gpt-4o", "openai", rpm=1)]
+def test_a_target_at_its_own_limit_is_passed_over(gateway: Gateway, both_lanes: str) -> None:
+    rows = [deployment(f"one-a-minute-{both_lanes}", "scarce", "openai/gpt-4o", "openai", rpm=1)]
     serve(gateway, {("scarce", "general"): ["chat-gemini"]}, rows)
     served = [gateway.event(chat(gateway, "scarce"))["model"] for _ in range(3)]
     assert served == ["scarce", "chat-gemini", "chat-gemini"]
 
 
-def test_where_every_target_is_at_its_limit_the_refusal_says_so(gateway: Gateway) -> None:
+def test_where_every_target_is_at_its_limit_the_refusal_says_so(
+    gateway: Gateway, both_lanes: str
+) -> None:
     rows = [
-        deployment("lone-1", "lone", "openai/gpt-4o", "openai", rpm=1),
-        deployment("lone-2", "lone-too", "openai/gpt-4o", "openai", rpm=1),
+        deployment(f"lone-1-{both_lanes}", "lone", "openai/gpt-4o", "openai", rpm=1),
+        deployment(f"lone-2-{both_lanes}", "lone-too", "openai/gpt-4o", "openai", rpm=1),
     ]
     serve(gateway, {("lone", "general"): ["lone-too"]}, rows)
     assert [chat(gateway, "lone").status_code for _ in range(2)] == [200, 200]

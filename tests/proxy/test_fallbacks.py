@@ -7,6 +7,8 @@ import pytest
 
 from tests.proxy.conftest import Gateway, standard_document, standard_secrets
 
+pytestmark = pytest.mark.usefixtures("both_lanes")
+
 HELLO: Any = [{"role": "user", "content": "Hello there my friend"}]
 
 

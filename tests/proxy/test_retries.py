@@ -21,6 +21,8 @@ from tests.proxy.conftest import (
 )
 from tests.proxy.documents import credential, deployment
 
+pytestmark = pytest.mark.usefixtures("both_lanes")
+
 HELLO: Any = [{"role": "user", "content": "Hello there my friend"}]
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 

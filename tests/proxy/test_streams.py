@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from tests.proxy.conftest import Gateway
 from tests.proxy.documents import new_key
+
+pytestmark = pytest.mark.usefixtures("both_lanes")
 
 HELLO: Any = [{"role": "user", "content": "Hello there my friend"}]
 MIB = 1024 * 1024
