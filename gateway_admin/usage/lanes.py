@@ -24,7 +24,13 @@ REASON_WORDS = {
     "setting": "the deployment or its model is set to LiteLLM always",
     "route": "this kind of request is never sent directly",
     "form": "the request came as a form",
+    "network": "the provider is behind a proxy server",
     "retry": "an earlier attempt failed",
+}
+NAMED_REASONS = {  # "parameter:logit_bias"
+    "parameter": "the parameter {name} is translated",
+    "params": "the deployment's parameter {name} needs LiteLLM",
+    "environment": "the replica's variable {name} needs LiteLLM",
 }
 RECENT = timedelta(hours=24)
 LOOKED_AT = 5_000  # of the model's newest requests, at most
@@ -43,10 +49,8 @@ _RECENT_LANES = """
 def reason_words(reason: str) -> str:
     """Why a request went through LiteLLM, as a clause; "" where the worker did not tell."""
     kind, _, name = reason.partition(":")
-    if kind == "parameter":
-        return f"the parameter {name} is translated"
-    if kind == "params":
-        return f"the deployment's parameter {name} is LiteLLM's own"
+    if kind in NAMED_REASONS:
+        return NAMED_REASONS[kind].format(name=name)
     return REASON_WORDS.get(reason, reason.replace("_", " "))
 
 

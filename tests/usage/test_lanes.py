@@ -61,7 +61,9 @@ def test_it_looks_at_a_bounded_number(deployment: Any, monkeypatch: pytest.Monke
     [
         ("", ""),
         ("provider", "the provider's format has to be translated"),
-        ("params:seed", "the deployment's parameter seed is LiteLLM's own"),
+        ("params:seed", "the deployment's parameter seed needs LiteLLM"),
+        ("environment:OPENAI_PROXY", "the replica's variable OPENAI_PROXY needs LiteLLM"),
+        ("parameter:a{b}", "the parameter a{b} is translated"),
         ("not_known_yet", "not known yet"),
     ],
 )
