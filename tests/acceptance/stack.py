@@ -4,6 +4,7 @@
 model and one deployment per provider kind, and a virtual key.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
