@@ -36,7 +36,7 @@ from proxy.admission_wire import Settlement, belongs, given_back, settlement
 from proxy.contract import AdmissionDocument
 from proxy.contract.counters import nano_dollars
 from proxy.estimate import countable_text
-from proxy.grant import Grant, Part, admission_document
+from proxy.grant import Grant, admission_document
 from proxy.redis_link import LinkDown
 from proxy.refusals import Refusal
 from proxy.snapshot import Deployment
@@ -69,7 +69,7 @@ class Admission:
         self.book = LocalBook()
         self.book.workers, self.book.rank = worker.settings.workers, worker.slot
         self.rules = RuleBook(worker.policies, self.environment)
-        self.plans = PlanBook(self.rules)
+        self.plans = PlanBook(self.rules, worker.metrics.budgets.tells)
         self.state = CountersState(worker.metrics.admission, has_redis=worker.link is not None)
         self.counters: Counters | None = None
         self.settlements: Settlements | None = None
@@ -171,39 +171,30 @@ class Admission:
         self._learn(wanted, reply)
         grant = Grant("shared", reply.epoch)
         self._grow(grant, wanted, reply)
-        self._grant(request, grant, wanted, reply)
-
-    def _grant(
-        self,
-        request: AdmissionRequest,
-        grant: Grant,
-        wanted: Reservation,
-        reply: Reply | None,
-    ) -> None:
-        request.trace.grant = grant
         grant.headers = remaining_headers(self.book, wanted, reply)
-        if reply is not None:
-            self.live[request.trace.event_id] = grant
-            self.worker.metrics.admission.holds.set(len(self.live))
+        request.trace.grant = grant
+        self.live[request.trace.event_id] = grant
+        self.worker.metrics.admission.holds.set(len(self.live))
 
     def _learn(self, wanted: Reservation, reply: Reply) -> None:
         """Remember balances for the time when the counters are away."""
-        book, raw, now_ms = self.book, reply.raw, reply.now_ms
-        budgets, nano = wanted.rules.budgets, wanted.nano
+        raw = reply.raw
         if len(raw) < FOUND:  # nothing was looked at
             return
-        admitted, at = reply.verdict == "ok", FOUND
-        for index, rule in enumerate(budgets):
-            held = raw[at + 1] + nano[index] if admitted else raw[at + 1]
-            book.saw(rule, raw[at], held, now_ms)
-            at += 2
-        for owner, places in wanted.plan.owners:
-            left = min(
+        budgets = wanted.plan.rules.budgets
+        for owner, places in wanted.plan.told:
+            left = min([
                 budgets[p].limit_nano - raw[FOUND + 2 * p] - raw[FOUND + 2 * p + 1] for p in places
-            )
+            ])  # fmt: skip
             self.worker.metrics.budgets.remaining(
                 owner.scope, owner.subject, owner.name, max(left, 0) / 1e9
             )
+        if reply.verdict == "ok":  # from here on the answer says how it is with this request
+            at = FOUND + 1
+            for nano in wanted.nano:
+                raw[at] += nano
+                at += 2
+        self.book.saw(wanted, raw, FOUND, reply.now_ms)
 
     def _denied(self, wanted: Reservation, reply: Reply) -> _Denied:
         rules, index = wanted.rules, reply.index
@@ -258,7 +249,8 @@ class Admission:
         grant = Grant("local", "")
         denied = self._alone_on(grant, wanted)
         if denied is None:
-            self._grant(request, grant, wanted, None)
+            grant.headers = remaining_headers(self.book, wanted, None)
+            request.trace.grant = grant
             if wanted.rules:
                 self.worker.metrics.admission.local_admissions.inc()
         return denied
@@ -347,11 +339,10 @@ class Admission:
 
     def _grow(self, grant: Grant, wanted: Reservation, reply: Reply | None) -> None:
         """Without a reply the shared windows have yet to be told."""
-        alone = reply is None and self.counters is not None
-        now_ms = self.worker.clock.now_ms()
-        seconds = self.book.enter(wanted, now_ms, alone=alone)
-        second = now_ms // 1000 if reply is None else reply.second
-        grant.parts.append(Part(wanted, second, seconds))
+        now_ms = self.worker.clock.now_ms() if reply is None else reply.now_ms
+        self.book.enter(wanted, now_ms, alone=reply is None and self.counters is not None)
+        wanted.second = now_ms // 1000
+        grant.parts.append(wanted)
         grant.target = wanted.plan.first
 
     # --- afterwards ------------------------------------------------------------------------
@@ -365,7 +356,7 @@ class Admission:
         served = _served(trace)
         model = served.model if served is not None else trace.model
         nano = nano_dollars(cost) if cost is not None else 0
-        endings = [part.wanted.plan.ending(model, served) for part in grant.parts]
+        endings = [part.plan.ending(model, served) for part in grant.parts]
         self.book.leave(grant, endings, tokens)
         if self.live.pop(trace.event_id, None) is not None:
             self.worker.metrics.admission.holds.set(len(self.live))

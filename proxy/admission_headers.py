@@ -10,9 +10,12 @@ NANO = 10**9
 
 
 def remaining_headers(book: LocalBook, wanted: Reservation, reply: Reply | None) -> Headers:
-    """Of each kind the tightest rule of the request (not of its deployment)."""
+    """Of each kind the tightest rule of the request (not of its deployment).
+
+    What is held in the reply counts this request already.
+    """
     plan, headers, left = wanted.plan, [], None
-    budgets, nano = plan.rules.budgets, wanted.nano
+    budgets = plan.rules.budgets
     first_budget, first_window = plan.first_target
     if reply is None:
         left = min((book.left(rule) for rule in budgets[:first_budget]), default=None)
@@ -22,7 +25,7 @@ def remaining_headers(book: LocalBook, wanted: Reservation, reply: Reply | None)
             headers = _rates(plan.rules.windows[:first_window], raw, len(budgets), wanted.tokens)
         at = FOUND
         for index in range(first_budget):
-            rest = budgets[index].limit_nano - raw[at] - raw[at + 1] - nano[index]
+            rest = budgets[index].limit_nano - raw[at] - raw[at + 1]
             if book.owes:
                 rest -= book.own(budgets[index].counter)
             if left is None or rest < left:

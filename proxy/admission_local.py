@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.admission_plan import Ending, Reservation
+from proxy.admission_plan import Ending, Plan, Reservation
 from proxy.admission_rules import BudgetRule
 from proxy.contract.counters import WINDOW_S
 from proxy.grant import Grant
@@ -22,6 +22,7 @@ from proxy.grant import Grant
 BALANCES_MAX = 5_000
 WINDOWS_MAX = 20_000
 PARALLEL_WAIT_MS = 1_000
+LATELY_MS = 1_000  # what was used lately need not be moved to the end again
 NO_SHARE_WAIT_MS = 2_000  # there are more workers than the limit has requests
 
 
@@ -46,7 +47,6 @@ class _Window:
 
     # by second, oldest first: second, requests, tokens, moment (ms) of the last one
     buckets: dict[int, list[int]] = field(default_factory=dict)
-    newest: int = 0
     leaves_ms: int = 0  # nothing has to be dropped before
     requests: int = 0
     tokens: int = 0
@@ -64,19 +64,19 @@ class _Window:
             self.tokens -= oldest[2]
             del buckets[oldest[0]]
 
-    def add(self, now_ms: int, tokens: int) -> int:
-        second = max(now_ms // 1000, self.newest) if self.buckets else now_ms // 1000
+    def add(self, second: int, now_ms: int, tokens: int) -> bool:
+        """Count one; whether it is the first of its second."""
         last = self.buckets.get(second)
+        is_first = last is None
         if last is None:
             last = self.buckets[second] = [second, 0, 0, now_ms]
-            self.newest = second
         last[1] += 1
         last[2] += tokens
         if now_ms > last[3]:
             last[3] = now_ms
         self.requests += 1
         self.tokens += tokens
-        return second
+        return is_first
 
     def correct(self, second: int, tokens: int) -> None:
         bucket = self.buckets.get(second)
@@ -91,6 +91,15 @@ class _Window:
             if requests <= 0 and tokens <= 0:
                 return max(last + WINDOW_S * 1000 - now_ms, 1)
         return NO_SHARE_WAIT_MS
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the rules of one plan are counted."""
+
+    drops: int  # of the book, when they were looked up
+    balances: list[Balance]
+    windows: list[_Window]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +125,33 @@ class LocalBook:
         self._alone: dict[str, _Window] = {}  # of the windows: what the others do not know of
         self._unreported: set[str] = set()
         self._held_alone = 0  # of all budgets, nano-dollars
+        self._drops = 0  # balances and windows that were forgotten
+        self._second = 0
 
     # --- what the shared counters tell -----------------------------------------------------
 
-    def saw(self, rule: BudgetRule, spent: int, held: int, now_ms: int) -> None:
-        """A reply told a balance; what was spent alone before is no longer set against it."""
-        balance = self._balance(rule)
-        balance.spent, balance.held, balance.seen_ms = spent, held, now_ms
-        balance.local_spent = 0
+    def saw(self, wanted: Reservation, found: list[int], at: int, now_ms: int) -> None:
+        """A reply told balances (spent and held of each budget, from a place in it on).
+
+        What was spent alone before is no longer set against them.
+        """
+        budgets = wanted.plan.rules.budgets
+        for index, balance in enumerate(self._places(wanted.plan).balances):
+            if now_ms - balance.seen_ms >= LATELY_MS:
+                self.balances.move_to_end(budgets[index].counter)
+            balance.spent, balance.held = found[at], found[at + 1]
+            balance.seen_ms, balance.local_spent = now_ms, 0
+            at += 2
+
+    def _places(self, plan: Plan) -> "_Places":
+        """Where a plan's budgets and windows are counted: looked up once, until one is dropped."""
+        places: _Places | None = plan.places
+        if places is None or places.drops != self._drops:
+            rules = plan.rules
+            balances = [self._balance(rule) for rule in rules.budgets]
+            windows = [self._window(window.key) for window in rules.windows]
+            places = plan.places = _Places(self._drops, balances, windows)
+        return places
 
     def refreshed(self, counters: Iterable[str], found: Sequence[tuple[int, int]], ms: int) -> None:
         """The heartbeat looked at balances."""
@@ -177,6 +205,7 @@ class LocalBook:
         for counter, balance in self.balances.items():
             if not (balance.local_spent or balance.local_held or balance.unreported):
                 del self.balances[counter]
+                self._drops += 1
                 return
 
     # --- counting alone --------------------------------------------------------------------
@@ -199,7 +228,8 @@ class LocalBook:
             if nano > 0 and nano > left:
                 return LocalRefusal("budget", index, 0, rule.limit_nano - max(left, 0), left)
         for index, rule_ in enumerate(wanted.rules.windows):
-            window = self._window(rule_.key, now_ms)
+            window = self._window(rule_.key)
+            window.expire(now_ms)
             rpm = self.share(rule_.rpm) if rule_.rpm else None
             if rpm is not None and window.requests + 1 > rpm:
                 wait_ms = window.wait_ms(now_ms, window.requests + 1 - rpm, 0)
@@ -226,21 +256,27 @@ class LocalBook:
         self._balance(rule).local_held += nano
         self._held_alone += nano
 
-    def enter(self, wanted: Reservation, now_ms: int, *, alone: bool) -> list[int]:
-        """Count an admitted request; seconds it was counted in, by window."""
+    def enter(self, wanted: Reservation, now_ms: int, *, alone: bool) -> None:
+        """Count an admitted request."""
+        second = now_ms // 1000
+        if second < self._second:
+            second = self._second
+        self._second = wanted.own_second = second
+        rules, tokens = wanted.plan.rules, wanted.tokens
         if alone:
-            for rule, tokens in zip(wanted.rules.windows, wanted.tokens, strict=True):
+            for index, rule in enumerate(rules.windows):
                 window = self._alone.setdefault(rule.key, _Window())
                 if len(self._alone) > WINDOWS_MAX:
                     del self._alone[next(iter(self._alone))]
                 window.expire(now_ms)
-                window.add(now_ms, tokens)
-        for parallel in wanted.rules.parallel:
+                window.add(second, now_ms, tokens[index])
+        for index, window in enumerate(self._places(wanted.plan).windows):
+            if now_ms >= window.leaves_ms:
+                window.expire(now_ms)
+            if window.add(second, now_ms, tokens[index]):
+                self._windows.move_to_end(rules.windows[index].key)
+        for parallel in rules.parallel:
             self._running[parallel.key] = self._running.get(parallel.key, 0) + 1
-        return [
-            self._window(rule.key, now_ms).add(now_ms, tokens)
-            for rule, tokens in zip(wanted.rules.windows, wanted.tokens, strict=True)
-        ]
 
     def admitted_alone(self) -> dict[str, list[list[int]]]:
         """By window what the shared one has to be told, when it is back."""
@@ -250,26 +286,24 @@ class LocalBook:
         """The shared windows were told."""
         self._alone.clear()
 
-    def _window(self, key: str, now_ms: int) -> _Window:
+    def _window(self, key: str) -> _Window:
         window = self._windows.get(key)
         if window is None:
             window = self._windows[key] = _Window()
             if len(self._windows) > WINDOWS_MAX:
                 self._windows.popitem(last=False)
-        self._windows.move_to_end(key)
-        window.expire(now_ms)
+                self._drops += 1
         return window
 
     def leave(self, grant: Grant, endings: Sequence[Ending], tokens: int) -> None:
         """A request ended: correct its tokens, free its places."""
         for part, ending in zip(grant.parts, endings, strict=True):
-            rules, wanted = part.wanted.rules, part.wanted.tokens
-            for index, rule in enumerate(rules.windows):
-                window = self._windows.get(rule.key)
-                if window is not None:
-                    true = tokens if ending.counted[index] else 0
-                    window.correct(part.seconds[index], true - wanted[index])
-            for parallel in rules.parallel:
+            reserved, counted = part.tokens, ending.counted
+            for index, window in enumerate(self._places(part.plan).windows):
+                true = tokens if counted[index] else 0
+                if true != reserved[index]:
+                    window.correct(part.own_second, true - reserved[index])
+            for parallel in part.plan.rules.parallel:
                 left = self._running.pop(parallel.key, 1) - 1
                 if left > 0:
                     self._running[parallel.key] = left

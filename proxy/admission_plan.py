@@ -7,7 +7,7 @@ zones, prices or names is worked out per request.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from proxy.rates import Rate
 from proxy.snapshot import Deployment, Snapshot
 
 PLANS_MAX = 4_096
+NO_LIMIT = 2**62
 
 
 @dataclass(slots=True, eq=False)
@@ -45,26 +46,24 @@ class Plan:
     facts: dict[str, Any]  # what the events of all its requests say
     begins: datetime
     ends: datetime
+    most: list[int]  # tokens that each window may ever take
+    told: list[tuple[Owner, list[int]]]  # whose metrics tell what is left, with their budgets
     wire: Any = None  # AdmitForm, made when it is first sent
-    owners: list[tuple[Owner, list[int]]] = field(default_factory=list)  # with their budgets
-    _endings: dict[tuple[str, str | None], Ending] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Owners in the order in which they come."""
-        found: dict[Owner, list[int]] = {}
-        for index, rule in enumerate(self.rules.budgets):
-            found.setdefault(rule.owner, []).append(index)
-        self.owners = list(found.items())
+    places: Any = None  # where the worker's own book counts it
+    endings: dict[tuple[str, str | None], Ending] = field(default_factory=dict)
 
     def reserve(self, demand: Demand) -> "Reservation":
         """What to reserve. Tokens never exceed a limit, so that one can always pass."""
-        worst = [max((r.worst_nano(demand) for r in group), default=0) for group in self.groups]
+        groups, budgets = self.groups, self.rules.budgets
+        if len(groups) == 1 and len(groups[0]) == 1:
+            nano = [groups[0][0].worst_nano(demand)] * len(budgets)
+        else:
+            worst = [max([r.worst_nano(demand) for r in group], default=0) for group in groups]
+            nano = [worst[group] for group in self.group_of]
+        if not self.rules.windows:
+            return Reservation(self, nano, [])
         tokens = demand.rough_tokens(self.model)
-        return Reservation(
-            self,
-            [worst[group] for group in self.group_of],
-            [min(tokens, window.tpm or tokens) for window in self.rules.windows],
-        )
+        return Reservation(self, nano, [most if most < tokens else tokens for most in self.most])
 
     def least_nano(self, demand: Demand) -> int:
         """What the input alone probably costs on the first target."""
@@ -73,9 +72,9 @@ class Plan:
     def ending(self, model: str, served: Deployment | None) -> Ending:
         """When a deployment has answered, or nobody has."""
         key = (model, served.id if served is not None else None)
-        found = self._endings.get(key)
+        found = self.endings.get(key)
         if found is None:
-            found = self._endings[key] = self._ending(model, served)
+            found = self.endings[key] = self._ending(model, served)
         return found
 
     def _ending(self, model: str, served: Deployment | None) -> Ending:
@@ -104,6 +103,8 @@ class Reservation:
     plan: Plan
     nano: list[int]  # per budget
     tokens: list[int]  # per window
+    second: int = 0  # once admitted: in which the shared windows counted it
+    own_second: int = 0  # and this worker's own
 
     @property
     def rules(self) -> RuleSet:
@@ -123,8 +124,9 @@ class _Kept:
 class PlanBook:
     """Compiles plans and keeps those that were used last."""
 
-    def __init__(self, rules: RuleBook) -> None:
+    def __init__(self, rules: RuleBook, told: Callable[[str], bool]) -> None:
         self._rules = rules
+        self._is_told = told  # whether metrics tell what is left to a scope's subjects
         self._kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
         self._rates: dict[tuple[object, str], Rate] = {}
         self._changes = -1  # of the policies, when the plans were made
@@ -183,6 +185,10 @@ class PlanBook:
             self._rates_of((first,) if credential is not None else targets, model)
             for model, credential in groups
         ]
+        told: dict[Owner, list[int]] = {}
+        for index, rule in enumerate(budgets):
+            if self._is_told(rule.owner.scope):
+                told.setdefault(rule.owner, []).append(index)
         begins, ends = together.valid
         return Plan(
             rules=together,
@@ -195,6 +201,8 @@ class PlanBook:
             facts=self._facts(policy, first),
             begins=begins,
             ends=ends,
+            most=[window.tpm or NO_LIMIT for window in windows],
+            told=list(told.items()),
         )
 
     def _facts(self, policy: KeyPolicy, first: Deployment) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One request as admission sees it: what it asks for, and where it may go."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from proxy.contract.counters import nano_dollars
@@ -35,7 +35,7 @@ class AdmissionRequest:
     def could_fit(self, missing_nano: int) -> bool:
         """Whether counting tokens could lower the estimate by that much at all."""
         tokens = self.demand.input_tokens // LIKELY_BYTES_PER_TOKEN_MAX
-        least = replace(self.demand, input_tokens=tokens)
+        least = self.demand._replace(input_tokens=tokens)
         models = self.trace.snapshot.models if self.trace.snapshot is not None else {}
         saved = [
             worst_cost(self.demand, row.price, models.get(row.model))

@@ -43,11 +43,6 @@ class Reply:
         self.epoch: str = raw[2].decode()
 
     @property
-    def second(self) -> int:
-        """In which the windows counted it."""
-        return self.now_ms // 1000
-
-    @property
     def kind(self) -> str:
         """Of the rule that refused: budget, rpm, tpm, parallel."""
         return _KINDS[self.raw[3]]

@@ -207,9 +207,9 @@ class SettleForm:
         """For one hold."""
         amounts: list[float] = [grant.certain, tokens, nano]
         for part in grant.parts:
-            amounts += part.wanted.nano
+            amounts += part.nano
         for part in grant.parts:
-            for reserved in part.wanted.tokens:
+            for reserved in part.tokens:
                 amounts += (part.second, reserved)
         id, epoch = hold_id.encode(), grant.epoch.encode()
         packed = b"$%d\r\n%b\r\n$%d\r\n%b\r\n%b%b%b" % (
@@ -230,7 +230,7 @@ def settlement(
     """The request ended, each part of its grant in its way."""
     form: SettleForm | None = endings[0].wire if len(endings) == 1 else None
     if form is None:
-        form = SettleForm([part.wanted.plan for part in grant.parts], endings)
+        form = SettleForm([part.plan for part in grant.parts], endings)
         if len(endings) == 1:
             endings[0].wire = form
     return form.fill(hold_id, grant, nano, tokens)

@@ -9,16 +9,17 @@ Output: the cap that the client states; else the key's, else the environment's, 
 written into the request and so are promises; else the most that the model can write.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 
 from proxy.contract import EnvironmentDocument, KeyPolicy, ModelDocument
 from proxy.routes import Kind
-from proxy.snapshot import Deployment, Price
+from proxy.snapshot import Price
 
 DEFAULT_OUTPUT_TOKENS = 4_096
 DEFAULT_CONTEXT_TOKENS = 128_000
@@ -50,12 +51,14 @@ _CAP_PARAMETER: dict[Kind, str] = {
 }
 # What lies elsewhere and is read by the provider: only the context window bounds it.
 _REFERENCES = frozenset({"previous_response_id", "conversation", "file_id", "file_url"})
+_IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _DOCUMENT_PARTS = frozenset({"document", "file", "input_file", "video", "video_url"})
+_NESTED = (dict, list)
+_ONE_REQUEST: Mapping[str, Decimal] = MappingProxyType({"request": Decimal(1)})
 _DATA_FIELDS = frozenset({"data", "b64_json", "file_data"})
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """The most that a request can ask of any target. Tokens of one request, all choices."""
 
     input_tokens: int
@@ -65,12 +68,12 @@ class Demand:
     audio: bool = False
     caching: bool = False  # may write to the provider's prompt cache
     text_only: bool = True  # a tokenizer can count it
-    units: Mapping[str, Decimal] = field(default_factory=dict)  # image, input_second, …
+    units: Mapping[str, Decimal] = MappingProxyType({})  # image, input_second, …
 
     def counted(self, tokens: int) -> "Demand":
         """The same with the tokens that a tokenizer counted."""
         bound = int(tokens * COUNTED_MARGIN) + BASE_TOKENS
-        return replace(self, input_tokens=min(self.input_tokens, bound))
+        return self._replace(input_tokens=min(self.input_tokens, bound))
 
     def output_cap(self, model: ModelDocument | None) -> int:
         """Output tokens at most, if that model serves."""
@@ -143,11 +146,15 @@ def demand_of(fields: Mapping[str, Any], kind: Kind, *, body_bytes: int, form: b
         rough_input_tokens=rough + seen.audio_tokens // 4,
         output_tokens=_fixed_output(kind, choices) if cap is None else cap * choices,
         choices=choices,
-        audio=seen.audio_tokens > 0 or "audio" in (fields.get("modalities") or ()),
+        audio=seen.audio_tokens > 0 or _speaks(fields.get("modalities")),
         caching=seen.caching,
         text_only=not (seen.binary_chars or seen.images or seen.audio_tokens or seen.references),
         units=_units(fields, kind, choices),
     )
+
+
+def _speaks(modalities: Any) -> bool:
+    return isinstance(modalities, list) and "audio" in modalities
 
 
 def _form_demand(fields: Mapping[str, Any], kind: Kind, body_bytes: int) -> Demand:
@@ -172,29 +179,35 @@ def _form_demand(fields: Mapping[str, Any], kind: Kind, body_bytes: int) -> Dema
     )
 
 
-def _walk(value: Any, seen: _Seen) -> None:
+def _walk(body: Mapping[str, Any], seen: _Seen) -> None:
     """Find what is not text: embedded data, images, audio, references to what lies elsewhere."""
-    if isinstance(value, list):
-        for inner in value:
-            if isinstance(inner, dict | list):
-                _walk(inner, seen)
-        return
-    kind = value.get("type")
-    seen.images += kind in ("image_url", "input_image", "image")
-    seen.references = seen.references or kind in _DOCUMENT_PARTS
-    seen.caching = seen.caching or "cache_control" in value
-    for name, inner in value.items():
-        if name in _REFERENCES and inner:
-            seen.references = True
-        elif isinstance(inner, str):
-            _measure(inner, seen, audio=name == "data" and "format" in value, field=name)
-        elif isinstance(inner, dict | list):
-            _walk(inner, seen)
+    waiting: list[Any] = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += [inner for inner in value if isinstance(inner, _NESTED)]
+            continue
+        kind = value.get("type")
+        if isinstance(kind, str):  # a schema's may be a list
+            if kind in _IMAGE_PARTS:
+                seen.images += 1
+            elif kind in _DOCUMENT_PARTS:
+                seen.references = True
+        if "cache_control" in value:
+            seen.caching = True
+        for name, inner in value.items():
+            if name in _REFERENCES and inner:
+                seen.references = True
+            elif isinstance(inner, str):
+                if len(inner) >= BINARY_MIN_CHARS:
+                    _measure(inner, seen, audio=name == "data" and "format" in value, field=name)
+            elif isinstance(inner, _NESTED):
+                waiting.append(inner)
 
 
 def _measure(text: str, seen: _Seen, *, audio: bool, field: str) -> None:
-    """Take embedded data out of the text; its part was counted when it was an image."""
-    if len(text) < BINARY_MIN_CHARS or not (field in _DATA_FIELDS or text.startswith("data:")):
+    """Take long embedded data out of the text; its part was counted when it was an image."""
+    if field not in _DATA_FIELDS and not text.startswith("data:"):
         return
     seen.binary_chars += len(text)
     if audio:
@@ -225,7 +238,9 @@ def _fixed_output(kind: Kind, choices: int) -> int | None:
     return IMAGE_OUTPUT_TOKENS * choices if kind == "image" else None
 
 
-def _units(fields: Mapping[str, Any], kind: Kind, choices: int) -> dict[str, Decimal]:
+def _units(fields: Mapping[str, Any], kind: Kind, choices: int) -> Mapping[str, Decimal]:
+    if kind not in ("image", "speech", "rerank"):
+        return _ONE_REQUEST
     units = {"request": Decimal(1)}
     if kind == "image":
         units["image"] = Decimal(choices)
@@ -253,27 +268,6 @@ def worst_cost(demand: Demand, price: Price, model: ModelDocument | None) -> Dec
     for unit, count in demand.units.items():
         total += units.get(unit, Decimal(0)) * count
     return total
-
-
-def dearest(
-    demand: Demand, targets: Iterable[Deployment], models: Mapping[str, ModelDocument]
-) -> Decimal:
-    """The most that a request can cost on any target that has a price, USD."""
-    costs = [
-        worst_cost(demand, target.price, models.get(target.model))
-        for target in targets
-        if target.price is not None
-    ]
-    return max(costs, default=Decimal(0))
-
-
-def least_cost(demand: Demand, target: Deployment) -> Decimal:
-    """What the input alone probably costs, for a request of which nothing else is known, USD."""
-    if target.price is None:
-        return Decimal(0)
-    units = target.price.units
-    tokens = units.get("input_token", Decimal(0)) * demand.rough_input_tokens
-    return tokens + units.get("request", Decimal(0))
 
 
 def countable_text(body: Mapping[str, Any]) -> str:

@@ -20,21 +20,12 @@ class WindowUse:
 
 
 @dataclass(slots=True, eq=False)
-class Part:
-    """What was reserved at once."""
-
-    wanted: Reservation
-    second: int  # in which the shared windows counted it
-    seconds: list[int]  # in which this worker's own windows did, each
-
-
-@dataclass(slots=True, eq=False)
 class Grant:
     """Grows by further targets; ends once."""
 
     mode: Literal["shared", "local"]
     epoch: str
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Reservation] = field(default_factory=list)
     target: Deployment | None = None  # what the hold speaks of
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     certain: bool = True  # no answer about it was lost: the hold is what the parts say
@@ -43,7 +34,7 @@ class Grant:
     def budgets(self) -> Iterator[tuple[BudgetRule, int]]:
         """The budgets it is reserved on, and what each holds for it, nano-dollars."""
         for part in self.parts:
-            yield from zip(part.wanted.rules.budgets, part.wanted.nano, strict=True)
+            yield from zip(part.rules.budgets, part.nano, strict=True)
 
     @property
     def windows(self) -> list[WindowUse]:
@@ -51,19 +42,19 @@ class Grant:
         return [
             WindowUse(rule.key, part.second, tokens)
             for part in self.parts
-            for rule, tokens in zip(part.wanted.rules.windows, part.wanted.tokens, strict=True)
+            for rule, tokens in zip(part.rules.windows, part.tokens, strict=True)
         ]
 
     @property
     def parallel(self) -> list[str]:
         """Keys of the sets it is a member of."""
-        return [rule.key for part in self.parts for rule in part.wanted.rules.parallel]
+        return [rule.key for part in self.parts for rule in part.rules.parallel]
 
     def charged(self, model: str, served: Deployment | None) -> list[ChargedCounter]:
         """The counters that the cost belongs to; what others had reserved is released."""
         if len(self.parts) == 1:
-            return self.parts[0].wanted.plan.ending(model, served).document
-        found = [part.wanted.plan.ending(model, served).document for part in self.parts]
+            return self.parts[0].plan.ending(model, served).document
+        found = [part.plan.ending(model, served).document for part in self.parts]
         return [counter for counters in found for counter in counters]
 
 

@@ -107,15 +107,17 @@ class BudgetInstruments:
             ["scope"], registry=registry,
         )  # fmt: skip
 
+    def tells(self, scope: str) -> bool:
+        """Whether anything is told of a scope's subjects."""
+        return scope == "team" or (self._every_subject and scope in ("key", "user", "customer"))
+
     def remaining(self, scope: str, subject: str, name: str, left: float) -> None:
         """What is left of a subject's tightest budget, USD.
 
         `subject` is the id (for customers the `user` field itself), `name` what people call
         it, or the id again where nobody gave it rules of its own.
         """
-        if scope not in ("team", "key", "user", "customer"):
-            return
-        if scope != "team" and not self._every_subject:
+        if not self.tells(scope):
             return
         known = self._name(scope, subject, name)
         if known is None:

@@ -347,11 +347,13 @@ class Script:
     async def run(self, command: bytes) -> Any:
         """The same for a call of it that is packed already."""
         reply = await self._link.ask(command)
-        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+        if isinstance(reply, hiredis.ReplyError):
+            if not str(reply).startswith("NOSCRIPT"):
+                raise self._link._refused(reply)
             self.load()
             reply = await self._link.ask(command)
-        if isinstance(reply, hiredis.ReplyError):
-            raise self._link._refused(reply)
+            if isinstance(reply, hiredis.ReplyError):
+                raise self._link._refused(reply)
         return reply
 
     def load(self) -> None:

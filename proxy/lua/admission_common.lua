@@ -10,13 +10,13 @@ local function numbers(packed)
 end
 
 -- A window's second: requests, tokens, moment (ms) of the last request.
-local function entry_of(text)
-  local requests, tokens, last = string.match(text, '^(%d+) (%-?%d+) (%d+)$')
+local function entry_of(entry)
+  local requests, tokens, last = string.match(entry, '(%d+) (%-?%d+) (%d+)')
   return tonumber(requests), tonumber(tokens), tonumber(last)
 end
 
 local function entry_text(requests, tokens, last)
-  return text(requests) .. ' ' .. text(tokens) .. ' ' .. text(last)
+  return string.format('%d %d %d', requests, tokens, last)
 end
 
 -- How long a calendar period's counter is kept: until so long after its end. 0: for ever.

@@ -68,6 +68,17 @@ def test_images_audio_and_documents_are_not_counted_as_text() -> None:
     assert found.input_bound(MODEL) == 128_000
 
 
+def test_a_body_of_any_shape_is_measured() -> None:
+    schema = {"type": "object", "properties": {"name": {"type": ["string", "null"]}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    assert demand(messages=[], tools=tools).text_only
+    deep: Any = "x"
+    for _ in range(1_000):
+        deep = [deep]
+    body = {"messages": deep, "modalities": 3}
+    assert demand_of(body, "chat", body_bytes=2_100, form=False).text_only
+
+
 @pytest.mark.parametrize("body", [{"previous_response_id": "resp_1"}, {"conversation": "conv_1"}])
 def test_what_lies_with_the_provider_is_bounded_by_the_context_window(body: dict[str, Any]) -> None:
     found = demand("responses", input="go on", **body)

@@ -1,5 +1,6 @@
 """Requests whose worker died are accounted for once, whichever half of their end is missing."""
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -70,6 +71,21 @@ def test_a_request_of_which_nothing_came_is_booked_at_its_input() -> None:
     assert account(fleet) == Accounted()
     assert take_in([event])["duplicates"] == 1  # its spool was found a day later
     assert fleet.read(row).spent == 2_000_000
+
+
+def test_only_budgets_of_the_called_target_are_charged() -> None:
+    row, other, fleet = budget(), budget(model="other"), Fleet()
+    counters_ensure(environment=fleet.environment)
+    event = fleet.admit([row, other], estimate=8_000_000)
+    key = counters.hold_key(fleet.slug, event["event_id"])
+    hold = json.loads(fleet.redis.get(key) or "")
+    hold["budgets"][1][3] = 0
+    fleet.redis.set(key, json.dumps(hold))
+    fleet.abandon(event)
+    assert account(fleet) == Accounted(booked=1)
+    assert fleet.read(row) == counter_store.Reading(spent=2_000_000)
+    assert fleet.read(other) == counter_store.Reading()
+    assert counters_repair(environment=fleet.environment).corrections == []
 
 
 def test_a_hold_within_its_grace_is_left_alone(settings: Any) -> None:
