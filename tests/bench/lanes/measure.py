@@ -98,7 +98,8 @@ class Bench:
     peer: Any
     results: Results
     log: Callable[[str], None]
-    _rates: dict[str, float] = field(default_factory=dict)  # of the case, at 16 connections
+    # By kind and variant: what it can do when the provider takes no time.
+    _rates: dict[tuple[bool, str], float] = field(default_factory=dict)
 
     def can(self, name: str, case: Case) -> bool:
         """Whether a variant takes part in a case. Who cannot is left out; of ours it is wrong."""
@@ -139,11 +140,12 @@ class Bench:
             self.site.request(variant, plan.case),
             connections=connections, seconds=WARM_UP_S, cores=self.cores.load,
         )  # fmt: skip
-        self._rates[variant.name] = max(found.rate, 1.0) if not plan.case.ms else 0.0
+        if not plan.case.ms:
+            self._rates[plan.case.stream, variant.name] = max(found.rate, 1.0)
 
     def once(self, variant: Variant, case: Case, seconds: float) -> Sample:
         """Load a variant once; checks everything that can be checked."""
-        rate = self._rates.get(variant.name)
+        rate = self._rates.get((case.stream, variant.name))
         if rate:
             seconds = max(seconds, min(SECONDS_MAX, TURNS * case.connections / rate))
         self.peer.forget()
