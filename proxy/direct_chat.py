@@ -16,7 +16,7 @@ _PLAIN_KEYS = frozenset({"role", "content", "name", "tool_call_id"})
 ROLES = frozenset({"system", "user", "assistant", "tool", "function"})
 _USER_PARTS = frozenset({"text", "input_audio", "audio_url", "video_url"})
 _FUNCTION_KEYS = frozenset({"type", "function"})
-_COMBINATORS = frozenset({"oneOf", "anyOf", "allOf", "enum", "const", "not"})
+COMBINATORS = frozenset({"oneOf", "anyOf", "allOf", "enum", "const", "not"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _tool_passes(rules: ChatRules, tool: Any) -> bool:
     if parameters is None:
         return rules.strict_tools or "strict" not in function
     return isinstance(parameters, dict) and (
-        rules.combinators or _COMBINATORS.isdisjoint(parameters)
+        rules.combinators or COMBINATORS.isdisjoint(parameters)
     )
 
 
@@ -166,14 +166,14 @@ def _with_regex_checked(
     text = orjson.dumps(tools)  # to look for a word in it is faster than to walk
     if not rules.cache_control and b'"cache_control"' in text:
         return "tools"
-    if not rules.any_regex and b'"pattern' in text and not _regexes_pass(tools):
+    if not rules.any_regex and b'"pattern' in text and not regexes_pass(tools):
         return "tools"
     if not rules.strict_tools and (b'"strict"' in text or b'"additionalProperties"' in text):
         return {**body, "tools": _without_strictness(tools)}
     return body
 
 
-def _regexes_pass(tools: list[Any]) -> bool:
+def regexes_pass(tools: list[Any]) -> bool:
     """LiteLLM removes what Python's `re` does not understand."""
     return all(_compiles(regex) for regex in _regexes(tools))
 

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from proxy.direct_chat import ChatRules, wire_messages, wire_tools
+from proxy.direct_responses import ResponsesRules, unwritten
 from proxy.direct_rules import LiteLlmFacts, ParamRules, apply_params, reason
 from proxy.routes import Kind
 from proxy.snapshot import Deployment
@@ -53,6 +54,7 @@ class Endpoint:
     heads: Mapping[Kind, bytes] = field(repr=False)  # of the request, up to its length
     params: Mapping[Kind, ParamRules] = field(repr=False)
     chat: ChatRules = field(repr=False)
+    responses: ResponsesRules = field(repr=False)
     provider: str = ""
 
 
@@ -84,6 +86,7 @@ def endpoint_of(deployment: Deployment, known: LiteLlmFacts | str) -> Endpoint |
         heads,
         {kind: rules for kind, rules in known.params.items() if kind in heads},
         known.chat,
+        known.responses,
         known.provider,
     )
 
@@ -175,6 +178,9 @@ def wire_body(endpoint: Endpoint, kind: Kind, body: dict[str, Any]) -> dict[str,
     assert isinstance(wired, dict)
     if kind == "embedding":
         return _embedding(endpoint, wired)
+    if kind == "responses":
+        unknown = unwritten(endpoint.responses, wired)
+        return reason(unknown) if unknown else wired
     stream = wired.get("stream")
     if stream is True:
         options = wired.get("stream_options")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.direct_chat import ChatRules
+from proxy.direct_responses import ResponsesRules
 from proxy.routes import Kind
 
 MOST_STOPS = 4  # LiteLLM cuts longer lists
@@ -19,7 +20,7 @@ class ParamRules:
     """The parameters of one route of one deployment.
 
     A name that is in none of the sets is the provider's own and passes, as long as LiteLLM
-    does not know it.
+    does not know it and the rules are not closed.
     """
 
     kept: frozenset[str]  # whatever their value
@@ -28,9 +29,10 @@ class ParamRules:
     ones: frozenset[str] = frozenset()  # kept with the value 1, else dropped
     # Values that are kept, and values that are dropped; with any other, only LiteLLM knows.
     choices: Mapping[str, tuple[frozenset[Any], frozenset[Any]]] = field(default_factory=dict)
-    entangled: frozenset[str] = frozenset()  # what becomes of them depends on reasoning_effort
+    entangled: frozenset[str] = frozenset()  # what becomes of them depends on the effort
+    effort: str = "reasoning_effort"  # the parameter that names it
     known: frozenset[str] = frozenset()  # names that mean something to LiteLLM
-    unknown_dropped: bool = False  # instead of passed to the provider
+    closed: bool = False  # there are no other names
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class LiteLlmFacts:
     model: str  # as it is sent
     params: Mapping[Kind, ParamRules]  # of the routes that are not translated
     chat: ChatRules = field(default_factory=ChatRules)
+    responses: ResponsesRules = field(default_factory=ResponsesRules)
     environment: str = ""  # a variable of the environment that LiteLLM would take into account
 
 
@@ -49,8 +52,8 @@ def apply_params(rules: ParamRules, body: dict[str, Any]) -> dict[str, Any] | st
 
     The same object when nothing changes.
     """
-    if rules.entangled and "reasoning_effort" in body and not rules.entangled.isdisjoint(body):
-        return reason("reasoning_effort")
+    if rules.entangled and rules.effort in body and not rules.entangled.isdisjoint(body):
+        return reason(rules.effort)
     if not (body.keys() <= rules.kept) or None in body.values():
         changed = _rewritten(rules, body)
         if isinstance(changed, str):
@@ -79,16 +82,28 @@ def _rewritten(rules: ParamRules, body: dict[str, Any]) -> dict[str, Any] | str:
             if value == 1:
                 new[name] = value
         elif name in rules.choices:
-            kept, dropped = rules.choices[name]
-            if not isinstance(value, str | int | float) or value not in kept | dropped:
+            stays = _is_kept(name, value, *rules.choices[name])
+            if stays is None:
                 return reason(name)
-            if value in kept:
+            if stays:
                 new[name] = value
-        elif name in rules.known:
+        elif rules.closed or name in rules.known:
             return reason(name)
-        elif not rules.unknown_dropped:
+        else:
             new[name] = value
     return new
+
+
+def _is_kept(name: str, value: Any, kept: frozenset[Any], dropped: frozenset[Any]) -> bool | None:
+    """Whether a value stays; None: unknown. `reasoning` is judged by its effort."""
+    effort = value
+    if name == "reasoning" and isinstance(value, dict):
+        effort = value.get("effort")
+    if not isinstance(effort, str | int | float):
+        return None
+    if effort in kept:
+        return True
+    return False if effort in dropped and (effort is value or len(value) == 1) else None
 
 
 def reason(name: str) -> str:

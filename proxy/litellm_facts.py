@@ -10,12 +10,14 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 import litellm
 from litellm.litellm_core_utils.get_llm_provider_logic import get_llm_provider
 from litellm.main import responses_api_bridge_check
+from litellm.types.llms.openai import ResponsesAPIOptionalRequestParams
+from litellm.types.router import GenericLiteLLMParams
 from litellm.types.utils import LlmProviders, all_litellm_params
 from litellm.utils import (
     ProviderConfigManager,
@@ -25,6 +27,7 @@ from litellm.utils import (
 )
 
 from proxy.direct_chat import ROLES, ChatRules
+from proxy.direct_responses import ResponsesRules
 from proxy.direct_rules import LiteLlmFacts, ParamRules
 from proxy.routes import Kind
 from proxy.snapshot import Deployment
@@ -92,6 +95,30 @@ _CHAT: dict[str, tuple[Any, ...]] = {
     "verbosity": ("low",),
     "web_search_options": ({}, {"search_context_size": "low"}),
 }
+_RESPONSES: dict[str, tuple[Any, ...]] = {
+    "background": (False,),
+    "include": (["reasoning.encrypted_content"],),
+    "instructions": ("x",),
+    "max_output_tokens": (16, 100),
+    "max_tool_calls": (3,),
+    "metadata": ({"a": "b"},),
+    "parallel_tool_calls": (True, False),
+    "previous_response_id": ("resp_x",),
+    "prompt_cache_key": ("k",),
+    "reasoning": tuple({"effort": effort} for effort in _EFFORTS),
+    "safety_identifier": ("s",),
+    "service_tier": ("auto", "flex"),
+    "store": (True, False),
+    "stream": (True,),
+    "temperature": (0, 0.5, 1, 1.5),
+    "text": ({"format": {"type": "text"}}, {"verbosity": "low"}),
+    "tool_choice": ("auto", "none", "required", {"type": "function", "name": "f"}),
+    "tools": ([{"type": "function", "name": "f", "parameters": {"type": "object"}}],),
+    "top_logprobs": (0, 2),
+    "top_p": (0.5, 1),
+    "truncation": ("auto", "disabled"),
+    "user": ("u",),
+}
 _SAMPLING = ("logprobs", "temperature", "top_logprobs", "top_p")
 _TEXT = frozenset(
     {"best_of", "echo", "frequency_penalty", "logit_bias", "logprobs", "max_tokens", "n"}
@@ -114,9 +141,12 @@ _ALIASES = frozenset({"reasoning_summary", "reasoningSummary"})
 _SIGNATURE = frozenset(inspect.signature(litellm.completion).parameters)
 _OWN = frozenset(all_litellm_params) | _ALIASES
 _CHAT_KNOWN = frozenset({*_CHAT, *_SIGNATURE, *_OWN, *litellm.OPENAI_CHAT_COMPLETION_PARAMS})
+_RESPONSES_KNOWN = frozenset(get_type_hints(ResponsesAPIOptionalRequestParams))
 # What LiteLLM does with one of these can depend on another: asked for one by one.
-_ALONE = frozenset({"max_completion_tokens", "max_tokens", "reasoning_effort", "thinking"})
+_EFFORT = ("reasoning", "reasoning_effort")
+_ALONE = frozenset({"max_completion_tokens", "max_tokens", "thinking", *_EFFORT})
 
+Body = dict[str, Any]
 Ask = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
 
@@ -150,6 +180,7 @@ def _facts(provider: str, model: str, base: str, version: str, mode: str | None)
         model=model,
         params=_params(provider, model, version, elsewhere=mode == "responses"),
         chat=_chat_text_rules(config, provider, model, base, version),
+        responses=_responses_text_rules(provider, model, base),
         environment=found,
     )
 
@@ -173,6 +204,9 @@ def _params(provider: str, model: str, version: str, *, elsewhere: bool) -> dict
     ):
         found["completion"] = _text_rules(provider, model)
     found["embedding"] = _embedding_rules(provider, model)
+    responses = _responses_rules(provider, model)
+    if responses is not None:
+        found["responses"] = responses
     return found
 
 
@@ -181,17 +215,19 @@ def _chat_rules(provider: str, model: str, version: str) -> ParamRules:
         return _sent(provider, model, version, asked)
 
     rules = _judged(_CHAT, ask, always={"messages", "model"}, known=_CHAT_KNOWN)
-    return _replaced(rules, entangled=frozenset(_SAMPLING)) if _are_entangled(ask) else rules
+    efforts: list[Body] = [{"reasoning_effort": effort} for effort in ("none", "low")]
+    entangled = _are_entangled(ask, efforts, _SAMPLING)
+    return _replaced(rules, entangled=frozenset(_SAMPLING)) if entangled else rules
 
 
-def _are_entangled(ask: Ask) -> bool:
+def _are_entangled(ask: Ask, efforts: list[Body], names: tuple[str, ...]) -> bool:
     """Whether LiteLLM judges the parameters of sampling by the effort of reasoning."""
-    for effort in ("none", "low"):
-        alone = ask({"reasoning_effort": effort})
-        for values in zip(*(_CHAT[name][:2] for name in _SAMPLING), strict=True):
-            sampling = dict(zip(_SAMPLING, values, strict=True))
+    for effort in efforts:
+        alone = ask(effort)
+        for values in zip(*(_CHAT[name][:2] for name in names), strict=True):
+            sampling = dict(zip(names, values, strict=True))
             apart = {**(ask(sampling) or {}), **(alone or {})}
-            if ask({**sampling, "reasoning_effort": effort}) != apart:
+            if ask({**sampling, **effort}) != apart:
                 return True
     return False
 
@@ -221,6 +257,38 @@ def _embedding_rules(provider: str, model: str) -> ParamRules:
     return _replaced(rules, dropped=rules.dropped | {"metadata"})
 
 
+def _responses_rules(provider: str, model: str) -> ParamRules | None:
+    config = _responses_config(provider, model)
+    if config is None:
+        return None
+
+    def ask(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        # Only these names get that far; the rest of LiteLLM's way there is slow.
+        named = {name: value for name, value in asked.items() if name in _RESPONSES_KNOWN}
+        try:
+            return dict(
+                config.map_openai_params(
+                    response_api_optional_params=copy.deepcopy(named),
+                    model=model,
+                    drop_params=True,
+                )
+            )
+        except Exception:  # noqa: BLE001  # LiteLLM raises many kinds
+            return None
+
+    rules = _judged(_RESPONSES, ask, always={"input", "model"}, known=frozenset())
+    efforts: list[Body] = [{"reasoning": {"effort": effort}} for effort in ("none", "low")]
+    names = ("temperature", "top_p")
+    entangled = frozenset(names) if _are_entangled(ask, efforts, names) else frozenset()
+    return _replaced(rules, closed=True, effort="reasoning", entangled=entangled)
+
+
+def _responses_config(provider: str, model: str) -> Any:
+    return ProviderConfigManager.get_provider_responses_api_config(
+        provider=LlmProviders(provider), model=model
+    )
+
+
 def _judged(
     values: Mapping[str, tuple[Any, ...]], ask: Ask, *, always: set[str], known: frozenset[str]
 ) -> ParamRules:
@@ -232,9 +300,9 @@ def _judged(
         stays = [value for value, sent in answers if sent == {name: value}]
         leaves = [value for value, sent in answers if sent == {}]
         other = {key for _, sent in answers for key in (sent or {})} - {name}
-        if len(leaves) == len(answers):
+        if len(leaves) == len(answers) and name != "reasoning":
             dropped.add(name)
-        elif len(stays) == len(answers) and name != "reasoning_effort":
+        elif len(stays) == len(answers) and name not in _EFFORT:
             kept.add(name)
         elif len(other) == 1 and all(sent == {min(other): value} for value, sent in answers):
             renamed[name] = min(other)
@@ -263,7 +331,7 @@ def _answers(
     for turn in range(max(len(tries) for tries in values.values())):
         asked = {name: tries[turn] for name, tries in values.items() if turn < len(tries)}
         together = {name: value for name, value in asked.items() if name not in _ALONE}
-        sent = ask(together)
+        sent = ask(together) if together else {}
         ambiguous = sent is None or any(
             name not in together or value != together[name] for name, value in sent.items()
         )
@@ -277,7 +345,8 @@ def _answers(
 
 
 def _scalars(values: list[Any]) -> frozenset[Any]:
-    return frozenset(value for value in values if isinstance(value, str | int | float))
+    found = [value.get("effort") if isinstance(value, dict) else value for value in values]
+    return frozenset(value for value in found if isinstance(value, str | int | float))
 
 
 def _replaced(rules: ParamRules, **changes: Any) -> ParamRules:
@@ -367,6 +436,30 @@ def _chat_text_rules(config: Any, provider: str, model: str, base: str, version:
         combinators=tool_passes({"anyOf": [{"type": "object"}]}),
         any_regex=tool_passes({"properties": {"a": {"type": "string", "pattern": r"\p{L}"}}}),
         strict_tools=_sent(provider, model, version, {"tools": [strict]}) == {"tools": [strict]},
+    )
+
+
+def _responses_text_rules(provider: str, model: str, base: str) -> ResponsesRules:
+    """What LiteLLM leaves as it is in the tools of a Responses request."""
+    config = _responses_config(provider, model)
+
+    def tool_passes(parameters: Mapping[str, Any]) -> bool:
+        given = {"type": "function", "name": "f", "parameters": {"type": "object", **parameters}}
+        try:
+            written = config.transform_responses_api_request(
+                model=model,
+                input="x",
+                response_api_optional_request_params={"tools": [copy.deepcopy(given)]},
+                litellm_params=GenericLiteLLMParams(api_base=base or None),
+                headers={},
+            )
+        except Exception:  # noqa: BLE001  # LiteLLM raises many kinds
+            return False
+        return bool(written.get("tools") == [given])
+
+    return ResponsesRules(
+        combinators=tool_passes({"anyOf": [{"type": "object"}]}),
+        any_regex=tool_passes({"properties": {"a": {"type": "string", "pattern": r"\p{L}"}}}),
     )
 
 
