@@ -334,7 +334,7 @@ class Admission:
         rules.budgets = [rule for rule in rules.budgets if rule.counter not in held]
         rules.windows = [window for window in rules.windows if window.key not in counted]
         rules.parallel = [one for one in rules.parallel if one.key not in grant.parallel]
-        plan = self.plans.compile(trace.policy, rules, target, (row,), row)
+        plan = self.plans.compile(trace.policy, trace.snapshot, rules, target, (row,), row)
         return plan.reserve(request.demand)
 
     def _grow(self, grant: Grant, wanted: Reservation, reply: Reply | None) -> None:

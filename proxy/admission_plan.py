@@ -157,7 +157,7 @@ class PlanBook:
             return kept.plan
         rules = self._rules.of_request(policy, customer, {first.model}, at)
         of_target = self._rules.of_target(first, at)
-        plan = self.compile(policy, rules, of_target, targets, first)
+        plan = self.compile(policy, snapshot, rules, of_target, targets, first)
         self._kept[key] = _Kept(plan, policy, targets)
         if len(self._kept) > PLANS_MAX:
             self._kept.popitem(last=False)
@@ -171,12 +171,15 @@ class PlanBook:
     def compile(
         self,
         policy: KeyPolicy,
+        snapshot: Snapshot | None,
         rules: RuleSet,
         of_target: RuleSet,
         targets: Sequence[Deployment],
         first: Deployment,
     ) -> Plan:
-        """A plan of the request's rules and of those of its first target."""
+        """A plan of the request's rules and of those of its first target; it is not kept."""
+        if snapshot is not self._snapshot:
+            self._forget(snapshot)
         budgets, windows = rules.budgets + of_target.budgets, rules.windows + of_target.windows
         together = RuleSet(budgets, windows, rules.parallel)
         groups: dict[tuple[str | None, str | None], int] = {}

@@ -31,7 +31,8 @@ class Settlements:
         self._calls = 0
         self._scheduled = False
         self._failed = False
-        self._changed = asyncio.Event()  # something came back, or has to be tried again
+        self._to_retry = asyncio.Event()
+        self._ended = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting) + self._under_way
@@ -49,27 +50,25 @@ class Settlements:
     async def run(self) -> None:
         """Try again what failed, for ever."""
         while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._failed:
-                await asyncio.sleep(RETRY_S)
-                self._failed = False
-                self._send()
+            await self._to_retry.wait()
+            self._to_retry.clear()
+            await asyncio.sleep(RETRY_S)
+            self._failed = False
+            self._send()
 
     async def drain(self) -> bool:
         """Send what waits; False when Redis went away meanwhile (the rest still waits)."""
         self._failed = False
         self._send()
         while self and not self._failed:
-            self._changed.clear()
-            await self._changed.wait()
+            self._ended.clear()
+            await self._ended.wait()
         return not self._failed
 
     def _send(self) -> None:
         self._scheduled = False
         if self._waiting and not self._counters.link.up:
-            self._failed = True
-            self._changed.set()
+            self._fail()
         while self._waiting and self._calls < UNDER_WAY_MAX and not self._failed:
             count = min(len(self._waiting), AT_ONCE)
             _Batch(self, [self._waiting.popleft() for _ in range(count)]).send(self._counters)
@@ -84,11 +83,15 @@ class Settlements:
         self._calls -= 1
         self._under_way -= len(batch)
         if failed:
-            self._failed = True
             self._waiting.extendleft(reversed(failed))
+            self._fail()
         elif self._waiting:
             self._send()
-        self._changed.set()
+        self._ended.set()
+
+    def _fail(self) -> None:
+        self._failed = True
+        self._to_retry.set()
 
 
 class _Batch:
