@@ -8,9 +8,11 @@ import asyncio
 import importlib
 import json
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 import litellm
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.proxy import proxy_server
 from litellm.proxy.hooks.responses_id_security import ResponsesIDSecurity
 from litellm.responses.utils import ResponsesAPIRequestUtils
@@ -76,6 +78,10 @@ class LiteLlmError(Exception):
     """LiteLLM's own start-up failed."""
 
 
+def _forget(async_coroutine: Coroutine[Any, Any, None]) -> None:
+    async_coroutine.close()
+
+
 class LiteLlm:
     """The Backend of a worker. Made in the parent, started in each worker."""
 
@@ -103,6 +109,9 @@ class LiteLlm:
         answer = await self._from_app.get()
         if answer["type"] != "lifespan.startup.complete":
             raise LiteLlmError(str(answer.get("message", ""))[:2000])
+        # Nobody reads LiteLLM's logs of successes, which it makes after every answer: a sixth of
+        # its time. What our events need of them, its hooks and headers tell before that.
+        GLOBAL_LOGGING_WORKER.ensure_initialized_and_enqueue = _forget
         router = new_router()
         proxy_server.llm_router = router
         proxy_server.llm_model_list = []
