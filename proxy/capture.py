@@ -95,7 +95,16 @@ class Capture:
             if isinstance(holder, dict) and isinstance(holder.get("model"), str):
                 changed = changed or holder["model"] != name
                 holder["model"] = name
-        return changed
+        return self._seal_ids(document) or changed
+
+    def _seal_ids(self, document: dict[str, Any]) -> bool:
+        """Seal the id of a response that came straight from its provider."""
+        if self.trace.seal_id is None:
+            return False
+        for holder in (document, document.get("response")):
+            if isinstance(holder, dict) and holder.get("object") == "response":
+                holder["id"] = self.trace.seal_id(str(holder.get("id") or ""))
+        return True
 
     def _served_model(self) -> str:
         served = self.trace.served_by()

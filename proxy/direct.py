@@ -125,7 +125,7 @@ class _Passing:
         """Why an answer that calls itself a success is none."""
         if not isinstance(document, dict):
             return _no_answer("The provider's answer is not a JSON object.")
-        if document.get("error"):
+        if document.get("error") and document.get("object") != "response":
             return _told(self.call, 500, body, exchange)
         inference = self.call.trace.inference
         assert inference is not None

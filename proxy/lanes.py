@@ -6,14 +6,17 @@ other requests, and all attempts after a failure, are LiteLLM's.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from proxy.attempt import Call, Executor
 from proxy.direct import DirectLane
 from proxy.direct_request import Endpoint, endpoint_of, wire_body
+from proxy.direct_rules import reason as reason_of
 from proxy.litellm_lane import LiteLlmLane
+from proxy.response_ids import ResponseIds
 from proxy.snapshot import Deployment, Snapshot
 from proxy.upstream import Upstream
 
@@ -29,6 +32,7 @@ class Lanes:
         self._direct = DirectLane(self.upstream)
         self._litellm = LiteLlmLane(backend)
         self._backend = backend
+        self._ids = ResponseIds(os.environ.get("LITELLM_SALT_KEY", ""))
         # By deployment: what it was made of, and the endpoint or why there is none.
         self._endpoints: dict[str, tuple[Deployment, Endpoint | str]] = {}
 
@@ -50,6 +54,7 @@ class Lanes:
 
     def choose(self, call: Call, *, first: bool) -> tuple[Executor, str]:
         """The executor of an attempt, and why it is not the direct one."""
+        call.trace.seal_id = None
         reason = self._prepare(call) if first else "retry"
         return (self._litellm if reason else self._direct), reason
 
@@ -62,9 +67,27 @@ class Lanes:
             return "route"
         if not trace.body:
             return "form"
-        wired = wire_body(endpoint, trace.inference.kind, trace.body)
+        body = trace.body
+        if trace.inference.kind == "responses":
+            continued = self._continued(call.deployment, body)
+            if continued is None:
+                return reason_of("previous_response_id")
+            body = continued
+            trace.seal_id = self._ids.sealer(endpoint.provider, call.deployment.id)
+        wired = wire_body(endpoint, trace.inference.kind, body)
         if isinstance(wired, str):
+            trace.seal_id = None
             return wired
         call.direct = endpoint
         call.payload = orjson.dumps({**wired, "model": endpoint.model})
         return ""
+
+    def _continued(self, row: Deployment, body: dict[str, Any]) -> dict[str, Any] | None:
+        """The body with the provider's own id of the response that it continues, if any."""
+        previous = body.get("previous_response_id")
+        if previous is None:
+            return body
+        opened = self._ids.open(previous) if isinstance(previous, str) else None
+        if opened is None or opened[0] != row.id:
+            return None
+        return {**body, "previous_response_id": opened[1]}

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -58,6 +59,7 @@ class Trace:
     streaming: bool = False
     usage_wanted: bool = False  # the client asked for stream_options.include_usage
     body: dict[str, Any] = field(default_factory=dict)  # as passed on; for estimates
+    seal_id: Callable[[str], str] | None = None  # ids of responses that are not sealed yet
     lane_reason: str = ""  # why the answering attempt did not take the direct lane
     attempts: list[AttemptDocument] = field(default_factory=list)
     attempt_started: float = 0.0

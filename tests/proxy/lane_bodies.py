@@ -174,3 +174,62 @@ COMPLETIONS: list[Body] = [
     {"prompt": [1, 2, 3]},
     {"prompt": "Hello", "reasoning_effort": "low"},
 ]
+
+
+def _function(**more: Any) -> Body:
+    """A tool of the Responses API."""
+    return {"type": "function", "name": "forecast", "parameters": SCHEMA, "strict": True} | more
+
+
+_TALK: list[Body] = [
+    {"role": "developer", "content": "Be short."},
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "user", "content": "And now?"},
+]
+_CALLED: list[Body] = [
+    {"role": "user", "content": "Hi"},
+    {"type": "function_call", "call_id": "c", "name": "forecast", "arguments": "{}", "id": "fc_1"},
+    {"type": "function_call_output", "call_id": "c", "output": "sunny"},
+]
+_SEEN: list[Body] = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "input_text", "text": "What?"},
+            {"type": "input_image", "image_url": "https://x.example/y.png", "detail": "low"},
+        ],
+    }
+]
+RESPONSES: list[Body] = [
+    {"input": "Hello there"},
+    {"input": "Hello", "instructions": "Be short.", "max_output_tokens": 30, "temperature": 0.5},
+    {"input": _TALK, "store": False, "top_p": 0.5},
+    {"input": _SEEN, "metadata": {"a": "b"}, "user": "u", "truncation": "auto"},
+    {"input": "Hello", "tools": [_function()], "tool_choice": "auto"},
+    {"input": "Hello", "tools": [_function()], "parallel_tool_calls": False},
+    {"input": _CALLED, "tools": [_function()]},
+    {"input": "Hello", "text": {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}}},
+    {"input": "Hello", "include": ["message.output_text.logprobs"], "top_logprobs": 2},
+    {"input": "Hello", "service_tier": "auto", "prompt_cache_key": "k", "safety_identifier": "s"},
+    {"input": "Hello", "stream": False, "background": False, "max_tool_calls": 3},
+    {"input": "Hello", "temperature": None, "instructions": None, "tools": None},
+    {"input": "Hello", **STREAM},
+    {"input": "Hello", **STREAM, "tools": [_function()]},
+    {"input": _TALK, **STREAM, "max_output_tokens": 16},
+]
+ODD_RESPONSES: list[Body] = [
+    {"input": "Hello", "reasoning": {"effort": "low"}},
+    {"input": "Hello", "reasoning": {"effort": "none"}, "temperature": 0.5},
+    {"input": "Hello", "reasoning": {"summary": "auto"}},
+    {"input": "Hello", "max_output_tokens": 5},
+    {"input": "Hello", "max_tokens": 5},
+    {"input": "Hello", "reasoning_effort": "low"},
+    {"input": "Hello", "foo": "bar"},
+    {"input": "Hello", "tools": [{"type": "web_search"}]},
+    {"input": "Hello", "tools": [_function(parameters={"anyOf": [{"type": "object"}]})]},
+    {"input": "Hello", "tools": [_function(parameters={"properties": {"pattern": r"\p{L}"}})]},
+    {"input": "Hello", "tools": [TOOL]},
+    {"input": [{"type": "item_reference", "id": "msg_1"}]},
+    {"input": [{"role": "user", "content": "x", "id": None}]},
+]

@@ -114,11 +114,27 @@ def _take(form: dict[str, Any], choice: dict[str, Any]) -> None:
             known["parts"].append(function["arguments"])
 
 
+def typed(text: str) -> list[Any]:
+    """A stream of the Responses API, event by event; LiteLLM adds `[DONE]` and a model."""
+    found = []
+    for payload in payloads(text):
+        if payload == "[DONE]":
+            continue
+        event = lean(payload)
+        event.pop("model", None)
+        response = event.get("response")
+        if isinstance(response, dict) and "usage" in response:
+            response["usage"] = usage(response["usage"])
+        found.append(event)
+    return found
+
+
 def answer(response: httpx.Response) -> dict[str, Any]:
     """Everything that a client sees."""
     kind = response.headers.get("content-type", "")
     if kind.startswith("text/event-stream"):
-        body: Any = stream(response.text)
+        typed_events = '"sequence_number"' in response.text
+        body: Any = typed(response.text) if typed_events else stream(response.text)
     else:
         body = whole(orjson.loads(response.content)) if response.content else ""
     headers = {
