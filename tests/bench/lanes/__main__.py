@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
+
 from tests.bench.lanes import machine, matrix, ours, phases, report, rivals, wrk
 from tests.bench.lanes.bounds import judged
 from tests.bench.lanes.machine import BenchError, Cores, process
@@ -90,7 +92,8 @@ def measured(cores: Cores, plan: Matrix) -> Results:
             phases.first_token(bench, plan)
             if replica is not None:
                 phases.two_workers(bench, plan, replica, redis_url, home)
-        except BenchError as error:
+        except (BenchError, OSError, AssertionError, httpx.HTTPError) as error:
+            # What was measured until then is told.
             results.problems.append(str(error))
         if replica is not None and results.problems:
             say(f"the replica's log ends with:\n{replica.log_path.read_text()[-LOG_SHOWN:]}")

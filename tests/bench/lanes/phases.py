@@ -1,5 +1,6 @@
 """What the rounds do not show: a fixed rate, the first token, a second worker."""
 
+import contextlib
 import statistics
 from pathlib import Path
 
@@ -117,12 +118,13 @@ def _loaded(
     request = wrk.Request(
         request.url.replace(f":{port}/", f":{replica.port}/"), request.headers, request.body
     )
-    pid, workers = ours.pid_of(replica), replica.children()
-    before, each = machine.tree_cpu_s(pid), [machine.cpu_s(worker) for worker in workers]
+    pid = ours.pid_of(replica)
+    before, each = machine.tree_cpu_s(pid), _cpu_of_children(replica)
     figures = wrk.run(request, connections=64, seconds=seconds, cores=load)
     bench.wait_events(variant, figures.requests)
     used = machine.tree_cpu_s(pid) - before
-    shares = [machine.cpu_s(w) - b for w, b in zip(workers, each, strict=True)]
+    after = _cpu_of_children(replica)
+    shares = [after[worker] - each.get(worker, 0.0) for worker in after]
     if not figures.requests or figures.broken or figures.not_2xx:
         raise BenchError(f"the replica failed under load: {figures}")
     events = bench.peer.counted().get(variant.event, 0)
@@ -133,3 +135,12 @@ def _loaded(
         "cpu_ms": used * 1000 / figures.requests,
         "busiest": max(shares) / max(sum(shares), 1e-9),
     }
+
+
+def _cpu_of_children(replica: Replica) -> dict[int, float]:
+    """Seconds by process; the porter of the start may leave at any time."""
+    found = {}
+    for child in replica.children():
+        with contextlib.suppress(OSError):
+            found[child] = machine.cpu_s(child)
+    return found
