@@ -44,7 +44,8 @@ def wire_messages(rules: ChatRules, messages: list[dict[str, Any]]) -> list[dict
         if (
             message.keys() <= _PLAIN_KEYS
             and message.get("content").__class__ is str
-            and message.get("role") in rules.roles
+            and (role := message.get("role")).__class__ is str
+            and role in rules.roles
             and None not in message.values()
         ):
             continue

@@ -42,7 +42,7 @@ _AZURE_UNDATED = frozenset({"v1", "latest", "preview"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NOT_IN_A_HEADER = re.compile(r"[^\x21-\x7e]")
 # What they change in LiteLLM's client, the lane's own does not know.
-_TLS_VARIABLES = ("SSL_VERIFY", "SSL_CERT_FILE", "SSL_CERTIFICATE", "SSL_SECURITY_LEVEL")
+_TLS_VARIABLES = ("SSL_VERIFY", "SSL_CERTIFICATE", "SSL_SECURITY_LEVEL", "SSL_ECDH_CURVE")
 
 
 @dataclass(frozen=True, slots=True)

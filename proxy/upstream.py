@@ -10,6 +10,7 @@ goes wrong is one exception, UpstreamError, that says at which point it did.
 """
 
 import asyncio
+import os
 import ssl
 import zlib
 from collections import deque
@@ -17,6 +18,8 @@ from typing import Literal, cast
 
 import certifi
 import httptools
+
+from proxy.ticker import Ticker
 
 Kind = Literal["connect", "timeout", "closed", "protocol"]
 
@@ -56,7 +59,8 @@ class Origin:
 class Upstream:
     """The connections of one worker. All calls from one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, ticker: Ticker) -> None:
+        self._ticker = ticker
         self._origins: dict[tuple[str, int, bool], Origin] = {}
         self._tls: ssl.SSLContext | None = None
         self.connects = 0
@@ -83,7 +87,7 @@ class Upstream:
                 connection = None
         if connection is None:
             connection = await self._connect(origin, timeout_s)
-        exchange = Exchange(connection, loop, now + timeout_s, timeout_s)
+        exchange = Exchange(connection, loop, self._ticker, timeout_s)
         connection.begin(exchange, request)
         return exchange
 
@@ -111,7 +115,9 @@ class Upstream:
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = ssl.create_default_context(cafile=certifi.where())
+            own = os.environ.get("SSL_CERT_FILE", "")  # as LiteLLM reads it
+            trusted = own if os.path.exists(own) else certifi.where()
+            self._tls = ssl.create_default_context(cafile=trusted)
         return self._tls
 
     def sweep(self, now: float) -> None:
@@ -132,21 +138,21 @@ class Exchange:
 
     __slots__ = (
         "_buffered", "_chunks", "_connection", "_done", "_error", "_idle_s", "_loop", "_pauses",
-        "_timer", "_waiter", "_wants", "began", "deadline", "headers", "status",
+        "_ticker", "_waiter", "_wants", "began", "deadline", "headers", "status",
     )  # fmt: skip
 
     def __init__(
         self,
         connection: "_Connection",
         loop: asyncio.AbstractEventLoop,
-        deadline: float,
-        idle_s: float,
+        ticker: Ticker,
+        timeout_s: float,
     ) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []  # names in lower case
         self.began = False
-        self.deadline = deadline  # loop's time; of what is waited for
-        self._idle_s = idle_s
+        self.deadline = loop.time() + timeout_s  # of what is waited for
+        self._idle_s = timeout_s
         self._connection = connection
         self._loop = loop
         self._chunks: list[bytes] = []
@@ -156,7 +162,8 @@ class Exchange:
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._wants = 0
-        self._timer: asyncio.TimerHandle | None = loop.call_at(deadline, self._late)
+        self._ticker = ticker
+        ticker.add(self)
 
     # --- for the reader --------------------------------------------------------------------
 
@@ -204,9 +211,7 @@ class Exchange:
 
     def end(self) -> None:
         """The reader is done. What has not come is not waited for: the connection is closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._ticker.discard(self)
         if not self._done:
             self._done = True
             self._connection.close()
@@ -237,14 +242,12 @@ class Exchange:
             self.deadline = self._loop.time() + self._idle_s
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def _late(self) -> None:
-        """One timer for all of an exchange's deadlines."""
-        self._timer = None
-        wait_s = self.deadline - self._loop.time()
+    def tick(self, now: float) -> None:
+        """See whether the provider is late."""
+        if now < self.deadline or self._done:
+            return
         if self._chunks and self._pauses:
-            wait_s = self._idle_s  # it is the reader who takes their time
-        if wait_s > 0:
-            self._timer = self._loop.call_later(wait_s, self._late)
+            self.deadline = now + self._idle_s  # it is the reader who takes their time
         else:
             self.fail(UpstreamError("timeout", "timed out", began=self.began))
 
@@ -267,9 +270,7 @@ class Exchange:
     def finished(self) -> None:
         """The whole answer is there."""
         self._done = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._ticker.discard(self)
         self._wake(_END)
 
 
