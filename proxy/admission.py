@@ -58,6 +58,7 @@ class _Denied:
     scope: str
     of_target: bool
     missing_nano: int = 0  # how much smaller the estimate would have to be
+    spent_all: bool = False  # no estimate fits
 
 
 class Admission:
@@ -95,7 +96,9 @@ class Admission:
         denied: _Denied | None = None
         for _ in range(TRIES):
             wanted = self._wanted(request)
-            if not self.state.shared or (reply := await self._ask(request, wanted)) is None:
+            if (denied := self._exhausted(wanted)) is not None:
+                pass
+            elif not self.state.shared or (reply := await self._ask(request, wanted)) is None:
                 denied = self._alone(request, wanted)
             elif reply.verdict == "ok":
                 self._take(request, wanted, reply)
@@ -113,6 +116,22 @@ class Admission:
             denied = self._alone(request, self._wanted(request))
         if denied is not None:
             self._refuse(denied, request.first)
+
+    def _exhausted(self, wanted: Reservation) -> _Denied | None:
+        """A budget that the shared counters have just told to be used up need not be asked for."""
+        if not self.state.shared:
+            return None
+        index = self.book.exhausted(wanted, self.worker.clock.now_ms())
+        if index is None:
+            return None
+        rule, nano = wanted.rules.budgets[index], wanted.nano[index]
+        known = self.book.balances[rule.counter]
+        held = known.held + self.book.own(rule.counter)
+        refusal = over_budget(rule, Spending(known.spent, held, nano))
+        missing = known.spent + nano - rule.limit_nano
+        return _Denied(
+            refusal, "budget", rule.owner.scope, False, missing, known.spent >= rule.limit_nano
+        )
 
     def _refuse(self, denied: _Denied, target: Deployment) -> None:
         if denied.of_target:
@@ -204,7 +223,9 @@ class Admission:
             held += self.book.own(rule.counter)
             missing = spent + held + nano - rule.limit_nano
             refusal = over_budget(rule, Spending(spent, held, nano))
-            return _Denied(refusal, "budget", rule.owner.scope, reply.of_target, missing)
+            return _Denied(
+                refusal, "budget", rule.owner.scope, reply.of_target, missing, missing >= nano
+            )
         if reply.kind == "parallel":
             parallel = rules.parallel[index]
             refusal = too_many_at_once(
@@ -227,7 +248,11 @@ class Admission:
         if denied.kind != "budget" or request.counted or backend is None or not demand.text_only:
             return False
         request.counted = True
-        if demand.input_tokens > COUNTED_MAX or not request.could_fit(denied.missing_nano):
+        if (
+            denied.spent_all
+            or demand.input_tokens > COUNTED_MAX
+            or not request.could_fit(denied.missing_nano)
+        ):
             return False
         model = str(request.first.params["model"])
         text = countable_text(request.trace.body)

@@ -25,6 +25,8 @@ PARALLEL_WAIT_MS = 1_000
 LATELY_MS = 1_000  # what was used lately need not be moved to the end again
 NO_SHARE_WAIT_MS = 2_000  # there are more workers than the limit has requests
 
+JUST_SEEN_MS = 500  # a budget's balance is not asked for again so soon, once it was used up
+
 
 @dataclass(slots=True)
 class Balance:
@@ -142,6 +144,23 @@ class LocalBook:
             balance.spent, balance.held = found[at], found[at + 1]
             balance.seen_ms, balance.local_spent = now_ms, 0
             at += 2
+
+    def exhausted(self, wanted: Reservation, now_ms: int) -> int | None:
+        """The first budget of the request that what was just spent leaves no room in.
+
+        What is spent comes back only by a correction of the ledger, or as a rolling window
+        moves on; who asks again within JUST_SEEN_MS would be told the same.
+        """
+        budgets, first_target = wanted.plan.rules.budgets, wanted.plan.first_target[0]
+        for index, balance in enumerate(self._places(wanted.plan).balances[:first_target]):
+            nano = wanted.nano[index]
+            if (
+                balance.spent + nano > budgets[index].limit_nano
+                and nano > 0
+                and now_ms - balance.seen_ms < JUST_SEEN_MS
+            ):
+                return index
+        return None
 
     def _places(self, plan: Plan) -> "_Places":
         """Where a plan's budgets and windows are counted: looked up once, until one is dropped."""

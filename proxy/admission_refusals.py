@@ -58,8 +58,33 @@ def _whose(owner: Owner, model: str | None) -> str:
     return f"the {what} {owner.name!r}{of_model}"
 
 
+_Words = tuple[str, tuple[tuple[bytes, bytes], ...]]
+_said: dict[tuple[object, ...], _Words] = {}
+SAID_MAX = 1_000
+
+
 def over_budget(rule: BudgetRule, found: Spending) -> Refusal:
     """The request could cost more than is left. Not to be retried: time alone rarely helps."""
+    # Whoever has used up a budget often asks on, and is told the same each time.
+    amounts = (rule.limit_nano, found.spent, found.held, found.wanted, found.share)
+    key = (rule.counter, rule.name, rule.owner.name, amounts)
+    words = _said.get(key)
+    if words is None:
+        if len(_said) >= SAID_MAX:
+            _said.clear()
+        words = _said[key] = _over_budget(rule, found), tuple(_budget_headers(rule, found))
+    return Refusal(
+        429,
+        "budget",
+        words[0],
+        kind="insufficient_quota",
+        code="insufficient_quota",
+        error_class="budget",
+        headers=words[1],
+    )
+
+
+def _over_budget(rule: BudgetRule, found: Spending) -> str:
     ends = rule.period.end
     if rule.period.bucket_s is not None:
         hours = rule.period.bucket_s * 60 // 3600
@@ -74,20 +99,11 @@ def over_budget(rule: BudgetRule, found: Spending) -> Refusal:
             f" The shared counters are away, so this worker may spend {money(max(found.share, 0))} "
             "of it."
         )
-    message = (
+    return (
         f"The budget {rule.name!r} of {_whose(rule.owner, rule.model)} does not cover this "
         f"request: limit {money(rule.limit_nano)} {period}, spent {money(found.spent)}, held "
         f"{money(found.held)} by running requests, this one may cost up to "
         f"{money(found.wanted)}.{alone} {resets}. Ask an admin to raise it or to grant an override."
-    )
-    return Refusal(
-        429,
-        "budget",
-        message,
-        kind="insufficient_quota",
-        code="insufficient_quota",
-        error_class="budget",
-        headers=_budget_headers(rule, found),
     )
 
 

@@ -18,6 +18,7 @@ from proxy.direct_rules import reason as reason_of
 from proxy.litellm_lane import LiteLlmLane
 from proxy.response_ids import ResponseIds
 from proxy.snapshot import Deployment, Snapshot
+from proxy.ticker import Ticker
 from proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 class Lanes:
     """The executors of one worker."""
 
-    def __init__(self, backend: "Backend") -> None:
-        self.upstream = Upstream()
+    def __init__(self, backend: "Backend", ticker: Ticker) -> None:
+        self.upstream = Upstream(ticker)
         self._direct = DirectLane(self.upstream)
         self._litellm = LiteLlmLane(backend)
         self._backend = backend

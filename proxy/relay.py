@@ -80,7 +80,7 @@ class Relay:
     def _watching(self) -> Watch:
         """Of no use before a provider is called."""
         if self._watch is None:
-            self._watch = Watch(self.receive)
+            self._watch = Watch(self.receive, self.worker.ticker)
         return self._watch
 
     async def _serve(self, body: bytes, content_type: bytes) -> None:

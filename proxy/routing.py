@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from proxy.attempt import Failure
 from proxy.breaker import Breakers, KeptOut, Permit
@@ -29,7 +30,7 @@ PLANS_MAX = 10_000
 ATTEMPTS_MAX = 50  # of one request; a usage event takes no more than a hundred
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """The models a request may reach."""
 
@@ -37,7 +38,7 @@ class Plan:
     chains: dict[ChainKind, tuple[str, ...]]
     deployments: dict[str, tuple[Deployment, ...]]  # by model
 
-    @property
+    @cached_property
     def targets(self) -> tuple[Deployment, ...]:
         """Every deployment that may be called, the requested model's first."""
         return tuple(row for rows in self.deployments.values() for row in rows)

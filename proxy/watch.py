@@ -3,23 +3,31 @@
 import asyncio
 from collections.abc import Callable
 
+from proxy.ticker import Ticker
 from proxy.worker import Receive
 
 # Most clients stay, and many answers are there sooner: a task for each would be for nothing.
-BEGINS_AFTER_S = 0.03
+BEGINS_AFTER_S = 0.02
 
 
 class Watch:
     """The client's connection. `stop` must be called."""
 
-    __slots__ = ("_loop", "_on_leave", "_receive", "_task", "_timer")
+    __slots__ = ("_begins_at", "_loop", "_on_leave", "_receive", "_task", "_ticker")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, ticker: Ticker) -> None:
         self._loop = asyncio.get_running_loop()
         self._receive = receive
+        self._ticker = ticker
         self._task: asyncio.Task[None] | None = None
         self._on_leave: Callable[[], None] | None = None
-        self._timer: asyncio.TimerHandle | None = self._loop.call_later(BEGINS_AFTER_S, self._begin)
+        self._begins_at = self._loop.time() + BEGINS_AFTER_S
+        ticker.add(self)
+
+    def tick(self, now: float) -> None:
+        """The request takes its time: watch."""
+        if now >= self._begins_at:
+            self._begin()
 
     def task(self) -> "asyncio.Task[None]":
         """Ends when the client leaves; watching begins at once."""
@@ -41,16 +49,12 @@ class Watch:
     def stop(self) -> None:
         """The request is over."""
         self._on_leave = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._ticker.discard(self)
         if self._task is not None:
             self._task.cancel()
 
     def _begin(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._ticker.discard(self)
         if self._task is None:
             self._task = self._loop.create_task(self._until_client_leaves())
 

@@ -34,6 +34,7 @@ from proxy.snapshot import Deployment, Snapshot
 from proxy.spool import Spool
 from proxy.state import StateDirectory
 from proxy.sync import Synchroniser
+from proxy.ticker import Ticker
 from proxy.usage import encode
 
 logger = logging.getLogger("gateway.worker")
@@ -110,7 +111,8 @@ class Worker:
             interval_s=min(settings.poll_interval_s, SHIP_INTERVAL_MAX_S),
         )
         self._make_shared_parts()
-        self.lanes = Lanes(backend) if backend is not None else None
+        self.ticker = Ticker()
+        self.lanes = Lanes(backend, self.ticker) if backend is not None else None
         self.planner = Planner()
         self.sync = Synchroniser(self)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -160,6 +160,8 @@ class Drill:
         for worker in self.workers:
             assert worker.admission.counters is not None
             worker.admission.counters.moment = ms
+            for balance in worker.admission.book.balances.values():
+                balance.seen_ms -= 1_000  # time has passed for the workers, too
 
     async def clocks(self) -> None:
         """Let every worker learn what time it is."""

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from proxy.admission_local import JUST_SEEN_MS
 from proxy.admission_refusals import TargetRefused
-from proxy.contract.counters import HOLD_TTL_S, dollars, nano_dollars, subject_ref
+from proxy.contract.counters import HOLD_TTL_S, budget_key, dollars, nano_dollars, subject_ref
 from proxy.contract.periods import period_of
 from proxy.refusals import Refusal
 from proxy.trace import Trace
@@ -292,3 +293,39 @@ async def test_unpriced_targets_reserve_nothing(drill: Drill) -> None:
     worker.admission.settle(trace, cost=None, tokens=5)
     await drill.settled(worker)
     assert await drill.budget(f"b:key-alpha:{month()}") == (0, 0, 0)
+
+
+async def test_who_has_spent_all_is_refused_without_asking_again(drill: Drill) -> None:
+    """Only for a moment, and not when the limit is raised."""
+    nano = await estimate(drill)
+    drill.subjects = [subject("key", "key-alpha", budgets=[budget("b", "1", limit_nano=2 * nano)])]
+    worker = await drill.worker()
+    assert worker.admission.counters is not None
+    trace = await drill.admit(worker)
+    await drill.finish(worker, trace, usd=str(dollars(2 * nano)))
+    first = await drill.try_admit(worker)
+    asked = await commands(drill)
+    second = await drill.try_admit(worker)
+    assert await commands(drill) == asked
+    assert isinstance(first, Refusal)
+    assert isinstance(second, Refusal)
+    assert first.message == second.message
+
+    drill.subjects = [subject("key", "key-alpha", budgets=[budget("b", "1", limit_nano=9 * nano)])]
+    drill.tell(worker)
+    await drill.finish(worker, await drill.admit(worker))
+
+    drill.subjects = [subject("key", "key-alpha", budgets=[budget("b", "1", limit_nano=2 * nano)])]
+    drill.tell(worker)
+    assert isinstance(await drill.try_admit(worker), Refusal)
+    await drill.redis.hset(  # the ledger was corrected
+        budget_key(ENVIRONMENT, f"b:key-alpha:{month()}"), "s", "0"
+    )
+    await asyncio.sleep(JUST_SEEN_MS / 1000)
+    await drill.finish(worker, await drill.admit(worker))
+
+
+async def commands(drill: Drill) -> int:
+    """How many scripts Redis has run so far."""
+    stats = await drill.redis.info("commandstats")
+    return int(stats["cmdstat_evalsha"]["calls"])

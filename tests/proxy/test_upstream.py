@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from proxy.ticker import Ticker
 from proxy.upstream import (
     BUFFERED_MAX_BYTES,
     Exchange,
@@ -34,7 +35,7 @@ async def provider(serve: Serve) -> AsyncIterator[tuple[Upstream, Origin]]:
             writer.close()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    upstream = Upstream()
+    upstream = Upstream(Ticker())
     try:
         yield upstream, upstream.origin("http", *server.sockets[0].getsockname())
     finally:
