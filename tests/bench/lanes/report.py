@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 from tests.bench.lanes import chart
 from tests.bench.lanes.bounds import judged, ratio
@@ -145,8 +144,9 @@ def write(results: Results, header: str) -> None:
         raise ValueError(f"{DOCUMENT.name} has lost its markers {BEGIN} and {END}")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    content = "\n".join([BEGIN, header, "", *lines(results), "", END])
-    DOCUMENT.write_text(before + content + after)
     drawn = chart.drawn(results)
+    shown = [f"![Requests per second, times LiteLLM tuned]({CHART.name})", ""] if drawn else []
+    content = "\n".join([BEGIN, header, "", *shown, *lines(results), "", END])
+    DOCUMENT.write_text(before + content + after)
     if drawn:
-        Path(CHART).write_text(drawn)
+        CHART.write_text(drawn)

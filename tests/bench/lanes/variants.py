@@ -60,7 +60,8 @@ class Case:
     def title(self) -> str:
         """`plain, 20 ms, 16 connections`."""
         kind = "stream" if self.stream else "plain"
-        return f"{kind}, provider {self.ms} ms, {self.connections} connections"
+        lines = "1 connection" if self.connections == 1 else f"{self.connections} connections"
+        return f"{kind}, provider {self.ms} ms, {lines}"
 
 
 @dataclass
