@@ -65,6 +65,7 @@ class RouterApplier:
     def __init__(self, router: litellm.Router) -> None:
         self.router = router
         self._applied: dict[str, _Entry] = {}
+        self._coming: frozenset[str] = frozenset()  # of the snapshot that is being applied
 
     async def apply(self, snapshot: Snapshot) -> int:
         """Make the Router serve the snapshot; return how many deployments changed.
@@ -79,6 +80,7 @@ class RouterApplier:
         changed = [e for id, e in wanted.items() if not e.same_as(self._applied.get(id))]
         removed = [id for id in self._applied if id not in wanted]
         done: list[_Entry] = []
+        self._coming = frozenset(wanted)
         try:
             for index, entry in enumerate(changed):
                 done.append(entry)
@@ -88,6 +90,8 @@ class RouterApplier:
         except SnapshotError:
             await self._undo(done)
             raise
+        finally:
+            self._coming = frozenset()
         self._applied = wanted
         if removed:
             loop = asyncio.get_running_loop()
@@ -96,7 +100,7 @@ class RouterApplier:
 
     def _retire(self, removed: list[str]) -> None:
         for deployment_id in removed:
-            if deployment_id not in self._applied:
+            if deployment_id not in self._applied and deployment_id not in self._coming:
                 self.router.delete_deployment(id=deployment_id)
 
     def _upsert(self, entry: _Entry) -> None:
