@@ -5,8 +5,9 @@ GATEWAY_SOAK_S=900 python -m pytest tests/chaos/test_soak.py -s
 
 The first 450 s warm up and are not measured, however long the run is: what happens then happens
 once, by time and not by share. Connections and threads are made, and each worker doubles Python's
-table of interned strings for itself (4 MB), one to four minutes after the load began. What is measured is anonymous resident memory. Pages that are shared
-with the launcher count in it from the start, so writing to one is no growth.
+table of interned strings for itself (4 MB), one to four minutes after the load began. What is
+measured is anonymous resident memory. Pages that are shared with the launcher count in it from the
+start, so writing to one is no growth.
 
 Each call names another customer: whatever remembers callers would grow.
 """
