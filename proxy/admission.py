@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from operator import sub
 from typing import TYPE_CHECKING
 
 from proxy.admission_headers import remaining_headers
@@ -110,7 +111,7 @@ class Admission:
             else:
                 self._learn(wanted, reply)
                 denied = self._denied(wanted, reply)
-            if denied is None or not await self._count_tokens(request, denied):
+            if denied is None or not await self._count_tokens(request, wanted, denied):
                 break
         else:
             denied = self._alone(request, self._wanted(request))
@@ -157,6 +158,8 @@ class Admission:
     ) -> Reply | None:
         """Ask the shared counters; None when they cannot tell."""
         assert self.counters is not None
+        assert self.settlements is not None
+        self.settlements.hurry()
         trace = request.trace
         least_nano = wanted.plan.least_nano(request.demand)
         if self.book.owes:
@@ -242,17 +245,18 @@ class Admission:
         )
         return _Denied(refusal, reply.kind, window.owner.scope, reply.of_target)
 
-    async def _count_tokens(self, request: AdmissionRequest, denied: _Denied) -> bool:
+    async def _count_tokens(
+        self, request: AdmissionRequest, wanted: Reservation, denied: _Denied
+    ) -> bool:
         """Whether a truer estimate, by the tokenizer, could fit where the bound did not."""
         demand, backend = request.demand, self.worker.backend
         if denied.kind != "budget" or request.counted or backend is None or not demand.text_only:
             return False
         request.counted = True
-        if (
-            denied.spent_all
-            or demand.input_tokens > COUNTED_MAX
-            or not request.could_fit(denied.missing_nano)
-        ):
+        if denied.spent_all or demand.input_tokens > COUNTED_MAX:
+            return False
+        least = wanted.plan.reserve(request.least_demand())
+        if max(map(sub, wanted.nano, least.nano), default=0) < denied.missing_nano:
             return False
         model = str(request.first.params["model"])
         text = countable_text(request.trace.body)

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 
-from proxy.contract.counters import nano_dollars
-from proxy.estimate import Demand, demand_of, worst_cost
+from proxy.estimate import Demand, demand_of
 from proxy.snapshot import Deployment
 from proxy.trace import Trace
 
@@ -26,21 +24,16 @@ class AdmissionRequest:
         """The edge measured the request; nothing else knows the size of a form."""
         trace = self.trace
         kind = trace.inference.kind if trace.inference is not None else "chat"
-        self.demand = trace.demand or demand_of(trace.body, kind, body_bytes=0, form=False)
+        if trace.demand is None:
+            size = trace.body_bytes
+            trace.demand = demand_of(trace.body, kind, body_bytes=size, form=False)
+        self.demand = trace.demand
 
     def refine(self, demand: Demand) -> None:
         """Go on with a truer demand."""
         self.demand = self.trace.demand = demand
 
-    def could_fit(self, missing_nano: int) -> bool:
-        """Whether counting tokens could lower the estimate by that much at all."""
+    def least_demand(self) -> Demand:
+        """The least that counting tokens could make of it."""
         tokens = self.demand.input_tokens // LIKELY_BYTES_PER_TOKEN_MAX
-        least = self.demand._replace(input_tokens=tokens)
-        models = self.trace.snapshot.models if self.trace.snapshot is not None else {}
-        saved = [
-            worst_cost(self.demand, row.price, models.get(row.model))
-            - worst_cost(least, row.price, models.get(row.model))
-            for row in self.targets
-            if row.price is not None
-        ]
-        return nano_dollars(max(saved, default=Decimal(0))) >= missing_nano
+        return self.demand._replace(input_tokens=tokens)

@@ -2,7 +2,7 @@
 
 A settlement applies only while its hold exists, so it may be sent any number of times. One
 that never arrives is found by the control plane: its hold expires, and the ledger has the
-event. Those of one turn of the event loop leave in one call.
+event. They leave together, with the next question that is asked or after GATHER_S.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ WAITING_MAX = 20_000
 AT_ONCE = 64  # Redis does nothing else meanwhile: about a millisecond
 UNDER_WAY_MAX = 16  # calls; the rest waits in the queue
 RETRY_S = 0.25
+GATHER_S = 0.003
 
 
 class Settlements:
@@ -29,7 +30,7 @@ class Settlements:
         self._waiting: deque[Settlement] = deque()
         self._under_way = 0  # settlements
         self._calls = 0
-        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._to_retry = asyncio.Event()
         self._ended = asyncio.Event()
@@ -43,9 +44,13 @@ class Settlements:
             self._waiting.popleft()
             self._instruments.settlements_lost.inc()
         self._waiting.append(settlement)
-        if not self._scheduled and not self._failed:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._send)
+        if self._timer is None and not self._failed:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._send)
+
+    def hurry(self) -> None:
+        """Send what waits before the next question: who asks again sees what has ended."""
+        if self._timer is not None:
+            self._send()
 
     async def run(self) -> None:
         """Try again what failed, for ever."""
@@ -66,7 +71,9 @@ class Settlements:
         return not self._failed
 
     def _send(self) -> None:
-        self._scheduled = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._waiting and not self._counters.link.up:
             self._fail()
         while self._waiting and self._calls < UNDER_WAY_MAX and not self._failed:

@@ -179,6 +179,8 @@ class Edge:
 
     def _check_blocks(self, trace: Trace) -> None:
         """The team, the person or the customer may be blocked, whatever the key says."""
+        if not self.worker.policies.any_blocked:
+            return
         environment = self.worker.settings.fleet.environment
         for rules in self.worker.policies.path_of(trace.policy, trace.customer, environment):
             if rules.blocked is not None:
@@ -250,8 +252,7 @@ class Edge:
         cap_output(body, kind, trace.policy, self._snapshot().environment)
         trace.body = body
         # As text, without the escapes that some clients write instead of letters.
-        size = len(orjson.dumps(body)) if b"\\u" in raw else len(raw)
-        trace.demand = demand_of(body, kind, body_bytes=size, form=False)
+        trace.body_bytes = len(orjson.dumps(body)) if b"\\u" in raw else len(raw)
         return b"", b"application/json"
 
     def _choose(self, trace: Trace, fields: dict[str, Any]) -> None:

@@ -73,6 +73,7 @@ _NOT_FOR_LITELLM = frozenset(
 )
 
 
+THREADS_TURN_S = 0.0005
 # Of a connection to a client, in the kernel. What a slow reader leaves there was translated
 # already, and LiteLLM keeps some twenty times its size of each stream.
 SEND_BUFFER_BYTES = 256 * 1024
@@ -410,6 +411,8 @@ def serve(
     from proxy.porter import PorterServer, closing
     from proxy.worker import Worker
 
+    # A thread (the spool is read in one) that wants to compute gets its turn, but a short one.
+    sys.setswitchinterval(THREADS_TURN_S)
     worker = Worker(settings, slot=slot, metrics=Metrics(), backend=backend)
     edge = Edge(worker, on_started=entrance.enter)
     config = _server_config(settings, edge if gate_writer is None else closing(edge))

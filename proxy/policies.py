@@ -60,6 +60,7 @@ class PolicyTable:
     def __init__(self) -> None:
         self.version = 0
         self.changes = 0  # feeds taken over; what was derived before another one is outdated
+        self.any_blocked = False  # some subject of some scope
         self.pepper = b""
         self.sealed_pepper = ""
         self.calendar: CalendarDocument = _CALENDAR
@@ -88,6 +89,7 @@ class PolicyTable:
             detail = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             raise SnapshotError(f"policies refused: {detail}") from error
         self._keys, self._subjects, self._merged = keys, subjects, {}
+        self.any_blocked = any(row["blocked"] is not None for row in subjects.values())
         self.calendar, self.breaker_orders = calendar, orders
         self.pepper, self.version, self.sealed_pepper = pepper, version, feed["pepper"]
         self.changes += 1

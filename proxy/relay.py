@@ -66,6 +66,7 @@ class Relay:
             await self._serve(body, content_type)
         except Refusal as refusal:
             await self._refuse(refusal)
+            refusal.__traceback__ = None  # its frames refer to it
         finally:
             if self._watch is not None:
                 self._watch.stop()
@@ -74,6 +75,7 @@ class Relay:
                 self._settle_now(aborted=True)
             self.worker.admission.settle(self.trace, cost=None, tokens=0)  # if nothing did yet
             self._tell_breaker("n")
+            self.answer.release()
 
     # --- attempts --------------------------------------------------------------------------
 

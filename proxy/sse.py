@@ -4,6 +4,19 @@ from typing import Any
 
 import orjson
 
+# Codes and types that providers give instead of a status.
+_STATUS = {
+    "authentication_error": 401,
+    "context_length_exceeded": 400,
+    "insufficient_quota": 429,
+    "invalid_api_key": 401,
+    "invalid_request_error": 400,
+    "overloaded_error": 529,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "server_overloaded": 503,
+}
+
 
 def first_event(held: bytes, *, last: bool) -> bytes | None:
     """Payload of the first event that carries one; None: not there yet. `last`: no more comes."""
@@ -43,7 +56,7 @@ def error_in(payload: bytes) -> tuple[int, str] | None:
     if not found and document.get("type") not in ("error", "response.failed"):
         return None
     error = found if isinstance(found, dict) else document
-    code = str(error.get("code") or "")
-    status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 500
+    code = str(error.get("code") or error.get("type") or "")
+    status = int(code) if code.isdigit() and 400 <= int(code) < 600 else _STATUS.get(code, 500)
     text = found if isinstance(found, str) else error.get("message")
     return status, str(text or payload.decode("utf-8", "replace"))

@@ -63,6 +63,7 @@ class Trace:
     lane_reason: str = ""  # why the answering attempt did not take the direct lane
     attempts: list[AttemptDocument] = field(default_factory=list)
     attempt_started: float = 0.0
+    body_bytes: int = 0  # of the body as text; bounds its tokens
     demand: Demand | None = None  # the most it can ask of a provider
     grant: Grant | None = None  # what it has reserved
     cache: CacheUse | None = None  # None: not offered
