@@ -111,11 +111,11 @@ class Answer:
             events += self.capture.end()
         if self.capture.error_class is not None:
             events = [self._scrubbed(event) for event in events]
-        if events and self.capture.finished and not self.trace.closed:
-            # All but the end may leave; the end waits until the event is on disk.
-            for event in events[:-1]:
-                await self._forward(event, more=True)
-            events = events[-1:]
+        uncounted = self.capture.finished and self.capture.usage is None
+        if len(events) > 1 and uncounted and not self.trace.closed:
+            # All but the end may leave; the end waits until its tokens are counted.
+            await self._forward(b"".join(events[:-1]), more=True)
+            del events[:-1]
         if self.capture.finished or last:
             await self._settle()
         if events:

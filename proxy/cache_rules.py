@@ -24,6 +24,7 @@ _REMOTE = re.compile(rb'"(?:\w*_)?(?:url|uri)":"https?://')
 _SEEDED = frozenset({"chat", "completion"})
 # Answers that leave something behind at the provider, or refer to what was left there.
 _STATE = ("previous_response_id", "conversation", "background", "container", "audio")
+_WISHES = frozenset({b"x-gateway-cache", b"cache-control"})
 
 
 def is_offered(trace: Trace) -> bool:
@@ -54,6 +55,8 @@ def use_for(trace: Trace, headers: Headers, body: bytes) -> Use:
 def _wish(headers: Headers) -> str:
     wish = ""
     for name, value in headers:
+        if name not in _WISHES:
+            continue
         text = value.decode("latin-1").strip().lower()
         if name == b"x-gateway-cache":
             # A word we do not know was meant as a restriction, more likely than not.

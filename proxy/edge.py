@@ -64,6 +64,7 @@ from proxy.worker import Receive, Scope, Send, Worker
 logger = logging.getLogger("gateway.edge")
 
 _KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+_JSON = b"application/json"
 _OUR_BEARER = b"Bearer " + KEY_PREFIX.encode()
 CUSTOMER_MAX_CHARS = 200
 
@@ -228,7 +229,7 @@ class Edge:
         """Read, check and rewrite the body; fill the trace. Gives form and content type."""
         assert trace.inference is not None
         raw = await read_body(scope, receive, self.worker.settings.max_body_bytes)
-        content_type = (_header(scope, b"content-type") or b"application/json").decode("latin-1")
+        content_type = (_header(scope, b"content-type") or _JSON).decode("latin-1")
         multipart = content_type.lower().startswith("multipart/form-data")
         if multipart and trace.inference.body == "json":
             raise bad_body(f"{trace.route} takes a JSON object, not a form.")
@@ -253,7 +254,7 @@ class Edge:
         trace.body = body
         # As text, without the escapes that some clients write instead of letters.
         trace.body_bytes = len(orjson.dumps(body)) if b"\\u" in raw else len(raw)
-        return b"", b"application/json"
+        return b"", _JSON
 
     def _choose(self, trace: Trace, fields: dict[str, Any]) -> None:
         """Model and the facts of the request that the event will carry."""

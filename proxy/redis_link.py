@@ -67,6 +67,8 @@ class _Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         # (deadline, caller); None: nobody waits
         self._pending: deque[tuple[float, Caller | None]] = deque()
+        self._deadline = 0.0  # of what is asked in this turn of the loop
+        self._buffer: list[bytes] = []
         self._watchdog: asyncio.TimerHandle | None = None
         self._suspect: tuple[float, Caller | None] | None = None
 
@@ -98,13 +100,19 @@ class _Wire(asyncio.Protocol):
             caller.set_result(reply)
 
     def request(self, command: bytes, caller: Caller | None) -> None:
-        """Send a packed command. uvloop gathers what is written in one turn of the loop."""
-        assert self._transport is not None
-        if not self.closed.is_set():
-            self._transport.write(command)
-        self._pending.append((self.loop.time() + self._timeout_s, caller))
+        """Queue a packed command; it leaves at the end of this turn of the loop."""
+        if not self._buffer:
+            self._deadline = self.loop.time() + self._timeout_s
+            self.loop.call_soon(self._flush)
+        self._buffer.append(command)
+        self._pending.append((self._deadline, caller))
         if self._watchdog is None:
             self._watchdog = self.loop.call_later(self._timeout_s, self._watch)
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._buffer and not self.closed.is_set():
+            self._transport.write(b"".join(self._buffer))
+        self._buffer.clear()
 
     def _watch(self) -> None:
         """One timer for all: the oldest question is the first to be late.
@@ -139,6 +147,7 @@ class _Wire(asyncio.Protocol):
             if caller is not None and not caller.done():
                 caller.set_exception(LinkDown(reason))
         self._pending.clear()
+        self._buffer.clear()
 
 
 class RedisLink:
