@@ -13,8 +13,8 @@ from tests.acceptance.stack import PRICES, Stack, running_stack
 pytestmark = pytest.mark.fleet
 
 STREAMS = 100
-# Long enough that what a tokenizer adds to each request (3 tokens before the answer, 1 for a capital
-# letter), and the simulator does not, is no more than a percent.
+# Long enough that what a tokenizer adds to each request (3 tokens before the answer, 1 for a
+# capital letter), and the simulator does not, is no more than a percent.
 TOKENS = 240
 INTERVAL_MS = 15
 SHARES = (0.1, 0.5, 0.9)
