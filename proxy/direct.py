@@ -16,7 +16,7 @@ from proxy.errors import class_of_status, error_text, refine, scrub
 from proxy.reset import reset_s
 from proxy.scan import SCAN_FROM_BYTES, SCANNED_KINDS
 from proxy.sse import error_in, first_event
-from proxy.upstream import Exchange, StaleConnection, Upstream, UpstreamError
+from proxy.upstream import Exchange, Upstream, UpstreamError
 
 _HELD_MAX_BYTES = 64 * 1024  # of an error's body, or of a stream before its first event
 _JSON = (b"content-type", b"application/json")
@@ -44,8 +44,7 @@ class DirectLane:
         passing = _Passing(call, sink)
         try:
             exchange = await self._send(call, call.direct)
-            status = await exchange.head()
-            if not 200 <= status < 300:
+            if not 200 <= exchange.status < 300:
                 return await _refused(call, exchange)
             if call.trace.streaming:
                 return await passing.stream(exchange)
@@ -60,27 +59,18 @@ class DirectLane:
                 exchange.end()
 
     async def _send(self, call: Call, endpoint: Endpoint) -> Exchange:
-        """The request on its way; on a new connection, if a kept one was already closed."""
+        """The request, and the head of its answer."""
         assert call.trace.inference is not None
         head = endpoint.heads[call.trace.inference.kind]
         request = b"%b%d\r\n\r\n%b" % (head, len(call.payload), call.payload)
         origin = self.upstream.origin(*endpoint.origin)
-        for fresh in (False, True):
-            exchange = await self.upstream.send(
-                origin, request, timeout_s=call.timeout_s, fresh=fresh
-            )
+
+        def begun(exchange: Exchange) -> None:
             call.stop = exchange.leave
             if call.gave_up:
                 exchange.leave()
-            try:
-                await exchange.head()
-            except StaleConnection:
-                exchange.end()
-                if fresh:
-                    raise
-                continue
-            break
-        return exchange
+
+        return await self.upstream.answer(origin, request, timeout_s=call.timeout_s, begun=begun)
 
 
 class _Passing:
@@ -151,9 +141,7 @@ class _Passing:
             held += chunk
             last = not chunk or len(held) >= _HELD_MAX_BYTES
             event = first_event(held, last=last)
-            if event is not None:
-                break
-            if last:
+            if event is not None or last:
                 break
         if event is None or event == b"[DONE]":
             raise UpstreamError("closed", "the stream ended before its first event", began=True)

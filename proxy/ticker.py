@@ -23,6 +23,9 @@ class Ticker:
         self._items: set[Ticking] = set()
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def add(self, item: Ticking) -> None:
         """Look at an item from now on."""
         self._items.add(item)

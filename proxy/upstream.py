@@ -1,6 +1,7 @@
 """HTTP/1.1 to providers: one request at a time on connections that are kept.
 
-    send      a request leaves on an idle connection, or on a new one       -> Exchange
+    answer    a request, and the head of its answer                         -> Exchange
+    send      the request alone, on an idle connection or on a new one      -> Exchange
     Exchange  its answer: `head`, then `whole` or `chunk` after `chunk`; `end` in any case
 
 Parsing is httptools' (llhttp, as in the server in front), transport and TLS are asyncio's.
@@ -14,6 +15,7 @@ import os
 import ssl
 import zlib
 from collections import deque
+from collections.abc import Callable
 from typing import Literal, cast
 
 import certifi
@@ -60,7 +62,7 @@ class Upstream:
     """The connections of one worker. All calls from one event loop."""
 
     def __init__(self, ticker: Ticker) -> None:
-        self._ticker = ticker
+        self.ticker = ticker
         self._origins: dict[tuple[str, int, bool], Origin] = {}
         self._tls: ssl.SSLContext | None = None
         self.connects = 0
@@ -87,9 +89,40 @@ class Upstream:
                 connection = None
         if connection is None:
             connection = await self._connect(origin, timeout_s)
-        exchange = Exchange(connection, loop, self._ticker, timeout_s)
+        exchange = Exchange(connection, loop, self.ticker, timeout_s)
         connection.begin(exchange, request)
         return exchange
+
+    async def answer(
+        self,
+        origin: Origin,
+        request: bytes,
+        *,
+        timeout_s: float,
+        begun: "Callable[[Exchange], None] | None" = None,
+    ) -> "Exchange":
+        """Send a request and wait for its answer's head; raises UpstreamError.
+
+        Sent once more, on a new connection, if a kept one was closed before anybody read it.
+        `begun` is told of each exchange, so that it can be given up from elsewhere.
+        """
+        fresh = False
+        while True:
+            exchange = await self.send(origin, request, timeout_s=timeout_s, fresh=fresh)
+            try:
+                if begun is not None:
+                    begun(exchange)
+                await exchange.head()
+            except StaleConnection:
+                exchange.end()
+                if fresh:
+                    raise
+                fresh = True
+            except BaseException:
+                exchange.end()
+                raise
+            else:
+                return exchange
 
     async def _connect(self, origin: Origin, timeout_s: float) -> "_Connection":
         loop = asyncio.get_running_loop()
@@ -202,6 +235,7 @@ class Exchange:
         if self._done or self._error is not None:
             return
         self._error = error
+        self._ticker.discard(self)
         self._connection.close()
         self._wake(_END)
 

@@ -290,3 +290,50 @@ def test_a_stream_that_falls_silent_is_given_up() -> None:
             exchange.end()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("serve", [silent, answering(b""), answering(b"no HTTP\r\n\r\n")])
+def test_what_failed_is_not_looked_at_any_more(serve: Serve) -> None:
+    """Else each failure would stay in memory and cost time for ever."""
+
+    async def story() -> None:
+        async with provider(serve) as (upstream, origin):
+            with pytest.raises(UpstreamError):
+                await ask(upstream, origin, timeout_s=0.05)
+            assert len(upstream.ticker) == 0
+
+    asyncio.run(story())
+
+
+def test_a_call_that_is_cancelled_before_an_answer_leaves_nothing_behind() -> None:
+    async def story() -> None:
+        closed = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            closed.set()
+
+        async with provider(serve) as (upstream, origin):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(upstream.answer(origin, REQUEST, timeout_s=5), 0.05)
+            assert len(upstream.ticker) == 0
+            await asyncio.wait_for(closed.wait(), 5)
+
+    asyncio.run(story())
+
+
+def test_a_request_is_sent_once_more_when_a_kept_connection_was_closed() -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(OK)
+        await reader.readuntil(b"{}")  # then the connection is closed
+
+    async def story() -> None:
+        async with provider(once) as (upstream, origin):
+            for _ in range(2):
+                exchange = await upstream.answer(origin, REQUEST, timeout_s=5)
+                assert await exchange.whole() == b"hello"
+                exchange.end()
+            assert upstream.connects == 2
+
+    asyncio.run(story())
