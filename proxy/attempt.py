@@ -57,6 +57,7 @@ class Call:
     reported: Reported | None = field(default=None)
     provider_started: float = 0.0  # perf_counter; 0: the provider was not called yet
     provider_ended: float = 0.0
+    answered: bool = False  # by the provider; what fails after that is LiteLLM's own affair
     abandoned: bool = False  # the client left: read on for the usage, before the time is over
     over: bool = False  # late callbacks change nothing
     direct: Endpoint | None = None  # where the direct lane calls

@@ -108,8 +108,10 @@ def prepare_environment(settings: ProxySettings) -> None:
         NO_REDOC="True",
         NO_OPENAPI="True",
         DISABLE_ADMIN_UI="True",
-        # Of its threads for callbacks that are not asynchronous; it would start a hundred.
-        LOGGING_EXECUTOR_MAX_THREADS="4",
+        # No callbacks in threads: nobody reads what they make, and they add to dictionaries that
+        # the event loop is walking through, which turns an answer into a failure. Beyond this
+        # many LiteLLM drops them.
+        LOGGING_EXECUTOR_MAX_PENDING_TASKS="0",
         OPENBLAS_NUM_THREADS="1",
         OMP_NUM_THREADS="1",
         PROMETHEUS_MULTIPROC_DIR=str(state.metrics),

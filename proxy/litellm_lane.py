@@ -175,6 +175,9 @@ class _Held:
             said = self._reported_by_body().message
             return Failure("invalid_request", None, said, client_status=400)
         reported = self.call.reported or self._reported_by_body()
+        if self.call.answered and self.call.reported is not None and reported.status is None:
+            # An answer came, is charged, and was lost here: nothing to blame the provider for.
+            return Failure("internal", None, reported.message, charged=True)
         return Failure(
             reported.error_class,
             # LiteLLM calls a provider that gave no answer a 500.

@@ -77,7 +77,7 @@ class CallObserver(CustomLogger):  # type: ignore[misc]  # LiteLLM ships no type
         """The deployment answered (not called for all streams)."""
         call = _running()
         if call is not None:
-            call.provider_ended = time.perf_counter()
+            call.provider_ended, call.answered = time.perf_counter(), True
 
     async def async_post_call_failure_deployment_hook(
         self,
