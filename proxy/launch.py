@@ -424,10 +424,12 @@ def serve(
 
 
 def _server_config(settings: ProxySettings, app: "AsgiApp") -> uvicorn.Config:
+    from proxy.http_server import ClientConnection
+
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=ClientConnection,
         ws="none",
         lifespan="on",
         access_log=False,
