@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.cache_entry import CachedAnswer, UnreadableEntry, open_answer, seal_answer
 from proxy.cache_key import CacheKeys, Headers, derived_key
+from proxy.cache_near import NearAnswers
 from proxy.cache_rules import use_for
 from proxy.cache_use import CacheUse
 from proxy.contract import UsageEventDocument
@@ -43,6 +44,7 @@ class ResponseCache:
         self._keys = CacheKeys(fleet.fleet_key, fleet.environment)
         self._key = AESGCM(derived_key(fleet.fleet_key, fleet.environment, "entries"))
         self._most_bytes = settings.cache_max_bytes
+        self._near = NearAnswers()
         self._writes: set[asyncio.Task[None]] = set()
         self._link: RedisLink | None = None
         if fleet.redis_url is not None:
@@ -79,8 +81,8 @@ class ResponseCache:
         answer = await self._read(name, ttl_s) if use == "use" else None
         if answer is not None:
             self._metrics.hits.labels(trace.model).inc()
-            if answer.saved_cost is not None:
-                self._metrics.saved.labels(trace.model).inc(float(answer.saved_cost))
+            if answer.saved_usd is not None:
+                self._metrics.saved.labels(trace.model).inc(answer.saved_usd)
             trace.cache = CacheUse.hit(answer)
             return answer
         if use == "use":
@@ -97,6 +99,11 @@ class ResponseCache:
 
     async def _read(self, name: str, ttl_s: int) -> CachedAnswer | None:
         """Absent, unreadable, out of reach: all the same to the caller."""
+        answer = self._near.find(name) or await self._fetch(name)
+        # The entry may be another key's of the team, who keeps answers for longer.
+        return answer if answer is not None and answer.age_s() < ttl_s else None
+
+    async def _fetch(self, name: str) -> CachedAnswer | None:
         assert self._link is not None
         try:
             sealed = await self._link.call("GET", name)
@@ -111,8 +118,8 @@ class ResponseCache:
             self._metrics.failures.labels("unreadable").inc()
             logger.warning("a cached answer could not be read: %s", error)
             return None
-        # The entry may be another key's of the team, who keeps answers for longer.
-        return answer if answer.age_s() < ttl_s else None
+        self._near.keep(name, answer)
+        return answer
 
     # --- writing -------------------------------------------------------------------------
 
@@ -148,6 +155,7 @@ class ResponseCache:
             self._metrics.failures.labels("store").inc()
             self._metrics.not_stored.labels("redis").inc()
             return
+        self._near.forget(name)
         if kept:
             self._metrics.stored.labels(answer.model).inc()
         else:

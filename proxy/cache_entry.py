@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from functools import cached_property
 
 import orjson
 from cryptography.exceptions import InvalidTag
@@ -21,7 +22,7 @@ class UnreadableEntry(ValueError):
     """Bytes in Redis that were not put there under this key by this environment."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CachedAnswer:
     """An answer as a client received it, and what it cost then."""
 
@@ -37,10 +38,21 @@ class CachedAnswer:
         """Seconds since it was kept."""
         return max(0.0, time.time() - self.stored_at)
 
-    @property
-    def saved_cost(self) -> Decimal | None:
-        """What the provider would have charged, USD."""
-        return None if self.cost is None else Decimal(self.cost)
+    @cached_property
+    def saved_usd(self) -> float | None:
+        """What the provider would have charged, for a metric."""
+        return None if self.cost is None else float(Decimal(self.cost))
+
+    @cached_property
+    def sent_headers(self) -> list[tuple[bytes, bytes]]:
+        """Of each answer from this entry: the first client's, and who had served."""
+        sent = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in self.headers]
+        sent.append((b"x-gateway-model", self.model.encode("latin-1", "replace")))
+        sent.append((b"x-gateway-deployment", (self.deployment or "").encode()))
+        sent.append((b"x-gateway-attempts", b"0"))
+        if not self.streaming:
+            sent.append((b"content-length", str(len(self.body)).encode()))
+        return sent
 
     def parts(self) -> Iterator[bytes]:
         """A stream's body in the pieces in which it is sent: whole events."""

@@ -17,13 +17,7 @@ async def replay(worker: Worker, trace: Trace, answer: CachedAnswer, send: Send)
     )
     trace.closed = True
     worker.record(event)
-    headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
-    headers += gateway_headers(trace)
-    headers.append((b"x-gateway-model", answer.model.encode("latin-1", "replace")))
-    headers.append((b"x-gateway-deployment", (answer.deployment or "").encode()))
-    headers.append((b"x-gateway-attempts", b"0"))
-    if not answer.streaming:
-        headers.append((b"content-length", str(len(answer.body)).encode()))
+    headers = [*answer.sent_headers, *gateway_headers(trace)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if not answer.streaming:
         await send({"type": "http.response.body", "body": answer.body, "more_body": False})

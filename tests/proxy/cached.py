@@ -75,9 +75,13 @@ class CachedGateway(Gateway):
         return total
 
 
+# Raised before each test: workers remember what they have just read, and a purge alone undoes that.
+purges = {"all": 1}
+
+
 def keyed(public_id: str, **changes: Any) -> Any:
     """Policy of a key that keeps all its answers, unless told otherwise."""
-    return policy(public_id, **({"cache": "all", "cache_version": 1} | changes))
+    return policy(public_id, **({"cache": "all", "cache_version": purges["all"]} | changes))
 
 
 def build_counters() -> str:
@@ -105,7 +109,9 @@ def cached(started_cached: CachedGateway) -> CachedGateway:
     """The session's gateway with an empty cache (Redis is emptied before each test)."""
     started_cached.simulator.reset()
     build_counters()
+    purges["all"] += 1
     publish(started_cached)
+    set_key(started_cached, "alpha")
     started_cached.peer.events.clear()
     return started_cached
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from gateway_admin.demo.simulator.process import Simulator
 from gateway_admin.lib.embedded_state import EmbeddedState
 from gateway_admin.supervisor.embedded import EmbeddedValkey, wait_until_ready
 from proxy.cache_entry import CachedAnswer, UnreadableEntry, open_answer, seal_answer
+from proxy.cache_near import NEAR_S
 from tests.proxy import control_plane
 from tests.proxy.cached import (
     CHAT,
@@ -161,6 +163,7 @@ def test_without_redis_everything_is_served_by_its_provider(
     ):
         gateway.ask_until_kept(ASK)
         assert gateway.ask(ASK).headers["x-gateway-cache"] == "hit"
+        time.sleep(NEAR_S)  # what the worker has just read it still knows
         process.send_signal(how)
         for _ in range(5):
             answer = gateway.ask(ASK)

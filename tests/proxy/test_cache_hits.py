@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.cached import CHAT, CachedGateway, cached, publish, set_key, started_cached
+from tests.proxy.cached import CHAT, CachedGateway, cached, publish, purges, set_key, started_cached
 
 __all__ = ["cached", "started_cached"]
 
@@ -224,7 +224,7 @@ def test_a_purge_makes_it_new(cached: CachedGateway) -> None:
     set_key(cached, "mine", team_id=None)
     cached.ask_until_kept(ASK, key="mine")
     assert cached.ask(ASK, key="mine").headers["x-gateway-cache"] == "hit"
-    set_key(cached, "mine", team_id=None, cache_version=2)
+    set_key(cached, "mine", team_id=None, cache_version=purges["all"] + 1)
     assert cached.ask(ASK, key="mine").headers["x-gateway-cache"] == "miss"
 
 
