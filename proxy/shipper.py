@@ -81,7 +81,9 @@ class Shipper:
             self.spool.forget_memory(len(waiting))
 
     async def _ship_segment(self, segment: Path) -> None:
-        events = await asyncio.to_thread(lambda: list(read_segment(segment)))
+        events = self.spool.records(segment)
+        if events is None:
+            events = await asyncio.to_thread(lambda: list(read_segment(segment)))
         for index, batch in enumerate(_batches(events)):
             # Stable names: a batch sent twice after a crash is recognisably the same.
             await self._ship(f"{segment.parent.name}-{segment.stem}-{index}", batch)

@@ -29,6 +29,8 @@ from proxy.state import DIRECTORY_MODE, FILE_MODE
 HEADER = struct.Struct("<II")
 SEGMENT_MAX_BYTES = 4 * 1024 * 1024
 MAX_RECORD_BYTES = 1024 * 1024
+# What waits to be shipped is kept in memory, too, up to here: it need not be read again.
+RECORDS_MAX_BYTES = 2 * SEGMENT_MAX_BYTES
 MEMORY_MAX_EVENTS = 20_000
 SUFFIX = ".seg"
 LOCK = "lock"
@@ -53,6 +55,7 @@ class _Segment:
     events: int = 0
     size_bytes: int = 0
     first_at: float = 0.0  # time.time() of its first event
+    records: list[bytes] | None = None  # what was written, while it is kept in memory as well
 
 
 class Spool:
@@ -107,6 +110,11 @@ class Spool:
         segment.events += 1
         segment.size_bytes += size
         self._size_bytes += size
+        if segment.records is not None:
+            segment.records.append(record)
+            if self._size_bytes > RECORDS_MAX_BYTES:
+                for waiting in self._pending.values():
+                    waiting.records = None
         if segment.size_bytes >= SEGMENT_MAX_BYTES:
             self.seal()
 
@@ -115,7 +123,7 @@ class Spool:
         path = self.directory / f"{self._sequence:012d}{SUFFIX}"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         self._descriptor = os.open(path, flags, FILE_MODE)
-        self._current = _Segment(path)
+        self._current = _Segment(path, records=[])
         return self._current
 
     def seal(self) -> None:
@@ -158,6 +166,11 @@ class Spool:
     def sealed_segments(self) -> list[Path]:
         """Own segments that are complete, oldest first."""
         return [path for path, segment in self._pending.items() if segment is not self._current]
+
+    def records(self, segment: Path) -> list[bytes] | None:
+        """The events of a segment of our own; None: they have to be read from the disk."""
+        known = self._pending.get(segment)
+        return known.records if known is not None else None
 
     def delete(self, segment: Path) -> None:
         """Forget a delivered segment."""
