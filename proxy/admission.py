@@ -11,7 +11,7 @@ refuses, as the environment says. `run` keeps holds alive and finds the way back
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from operator import sub
@@ -32,6 +32,7 @@ from proxy.admission_request import AdmissionRequest
 from proxy.admission_rules import RuleBook, RuleSet
 from proxy.admission_scripts import FOUND, Counters, Reply
 from proxy.admission_settle import Settlements
+from proxy.admission_spent import SpentBudgets
 from proxy.admission_state import CountersState
 from proxy.admission_wire import Settlement, belongs, given_back, settlement
 from proxy.contract import AdmissionDocument
@@ -78,16 +79,25 @@ class Admission:
         if worker.link is not None:
             self.counters = Counters(worker.link, self.environment, worker.clock)
             self.settlements = Settlements(self.counters, worker.metrics.admission)
+        self.spent_budgets = SpentBudgets()
         self.live: dict[str, Grant] = {}  # requests that hold something in the shared counters
 
     # --- before the attempts ---------------------------------------------------------------
 
     async def admit(
-        self, trace: Trace, *, targets: Sequence[Deployment], first: Deployment
+        self,
+        trace: Trace,
+        *,
+        targets: Sequence[Deployment],
+        first: Deployment,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
-        """Let the request pass, or raise Refusal or TargetRefused. Sets `trace.grant`."""
+        """Let the request pass, or raise Refusal or TargetRefused. Sets `trace.grant`.
+
+        `meanwhile` is called, if at all, while the shared counters are thinking.
+        """
         started = time.perf_counter()
-        request = AdmissionRequest(trace, targets, first)
+        request = AdmissionRequest(trace, targets, first, meanwhile)
         try:
             await self._admit(request)
         finally:
@@ -97,7 +107,7 @@ class Admission:
         denied: _Denied | None = None
         for _ in range(TRIES):
             wanted = self._wanted(request)
-            if (denied := self._exhausted(wanted)) is not None:
+            if (denied := self._exhausted(request, wanted)) is not None:
                 pass
             elif not self.state.shared or (reply := await self._ask(request, wanted)) is None:
                 denied = self._alone(request, wanted)
@@ -118,13 +128,34 @@ class Admission:
         if denied is not None:
             self._refuse(denied, request.first)
 
-    def _exhausted(self, wanted: Reservation) -> _Denied | None:
+    def spent(self, trace: Trace) -> Refusal | None:
+        """The refusal of a request whose budget has just refused one of its kind; asks nobody."""
+        known = self.spent_budgets.find(trace)
+        if known is None:
+            return None
+        if self.state.shared and self.plans.holds(known.plan, trace.snapshot, trace.started_at):
+            request = AdmissionRequest(trace, (), known.plan.first)
+            wanted = known.plan.reserve(request.demand)
+            if self.book.is_exhausted(wanted, known.index, self.worker.clock.now_ms()):
+                denied = self._used_up(wanted, known.index)
+                if self._may_count(request, wanted, denied):
+                    return None
+                self.worker.metrics.admission.refused(denied.scope, denied.kind)
+                return denied.refusal
+        self.spent_budgets.forget(trace)
+        return None
+
+    def _exhausted(self, request: AdmissionRequest, wanted: Reservation) -> _Denied | None:
         """A budget that the shared counters have just told to be used up need not be asked for."""
         if not self.state.shared:
             return None
         index = self.book.exhausted(wanted, self.worker.clock.now_ms())
         if index is None:
             return None
+        self.spent_budgets.remember(request.trace, wanted.plan, index)
+        return self._used_up(wanted, index)
+
+    def _used_up(self, wanted: Reservation, index: int) -> _Denied:
         rule, nano = wanted.rules.budgets[index], wanted.nano[index]
         known = self.book.balances[rule.counter]
         held = known.held + self.book.own(rule.counter)
@@ -165,14 +196,19 @@ class Admission:
         if self.book.owes:
             wanted = self._less_own(wanted)
         try:
-            reply = await self.counters.admit(trace, wanted, least_nano, grant)
+            # Nobody else's question will come along in this turn of the loop.
+            alone = not self.live
+            command = self.counters.question(trace, wanted, least_nano, grant)
+            reply = await self.counters.admit(
+                command, wanted, at_once=alone, meanwhile=request.meanwhile
+            )
         except LinkDown as error:
             self.lost(error)
             if grant is None:
                 # It may have been admitted before the answer was lost.
                 self._end_hold(given_back(trace.event_id))
             return None
-        except asyncio.CancelledError:
+        except BaseException:
             if grant is None:
                 self._end_hold(given_back(trace.event_id))
             raise
@@ -189,13 +225,23 @@ class Admission:
         return Reservation(replace(wanted.plan, rules=less, wire=None), wanted.nano, wanted.tokens)
 
     def _take(self, request: AdmissionRequest, wanted: Reservation, reply: Reply) -> None:
-        """The shared counters admitted it."""
-        self._learn(wanted, reply)
+        """The shared counters admitted it. What that tells is noted once the provider is asked."""
         grant = Grant("shared", reply.epoch)
-        self._grow(grant, wanted, reply)
-        grant.headers = remaining_headers(self.book, wanted, reply)
+        wanted.second = reply.now_ms // 1000
+        grant.parts.append(wanted)
+        grant.target = wanted.plan.first
+        grant.untold = wanted, reply
         request.trace.grant = grant
         self.live[request.trace.event_id] = grant
+
+    def note(self, grant: Grant) -> None:
+        """Learn from the answer that admitted a request, if that was not done yet."""
+        if grant.untold is None:
+            return
+        (wanted, reply), grant.untold = grant.untold, None
+        self._learn(wanted, reply)
+        self.book.enter(wanted, reply.now_ms, alone=False)
+        grant.headers = remaining_headers(self.book, wanted, reply)
         self.worker.metrics.admission.holds.set(len(self.live))
 
     def _learn(self, wanted: Reservation, reply: Reply) -> None:
@@ -250,24 +296,31 @@ class Admission:
     ) -> bool:
         """Whether a truer estimate, by the tokenizer, could fit where the bound did not."""
         demand, backend = request.demand, self.worker.backend
-        if denied.kind != "budget" or request.counted or backend is None or not demand.text_only:
+        if backend is None or not self._may_count(request, wanted, denied):
             return False
         request.counted = True
-        if denied.spent_all or demand.input_tokens > COUNTED_MAX:
-            return False
-        least = wanted.plan.reserve(request.least_demand())
-        if max(map(sub, wanted.nano, least.nano), default=0) < denied.missing_nano:
-            return False
         model = str(request.first.params["model"])
         text = countable_text(request.trace.body)
         tokens = await asyncio.to_thread(backend.count_tokens, model, text)
         request.refine(demand.counted(tokens))
         return request.demand.input_tokens < demand.input_tokens
 
+    def _may_count(self, request: AdmissionRequest, wanted: Reservation, denied: _Denied) -> bool:
+        """Whether counting its tokens could make a request fit."""
+        demand = request.demand
+        if denied.kind != "budget" or request.counted or not demand.text_only:
+            return False
+        if denied.spent_all or demand.input_tokens > COUNTED_MAX:
+            return False
+        least = wanted.plan.reserve(request.least_demand())
+        return max(map(sub, wanted.nano, least.nano), default=0) >= denied.missing_nano
+
     # --- counting alone --------------------------------------------------------------------
 
     def lost(self, error: LinkDown) -> None:
         """The shared counters cannot be reached."""
+        for grant in self.live.values():
+            self.note(grant)
         self.state.lost(str(error))
 
     def _alone(self, request: AdmissionRequest, wanted: Reservation) -> _Denied | None:
@@ -332,6 +385,7 @@ class Admission:
         grant = trace.grant
         if grant is None or grant.closed:
             return
+        self.note(grant)
         request = AdmissionRequest(trace, (deployment,), deployment)
         wanted = self._further(request, grant)
         if not wanted.rules and not _is_of_another(grant, deployment):
@@ -381,6 +435,7 @@ class Admission:
         grant = trace.grant
         if grant is None or grant.closed:
             return
+        self.note(grant)
         grant.closed = True
         served = _served(trace)
         model = served.model if served is not None else trace.model
@@ -391,6 +446,8 @@ class Admission:
             self.worker.metrics.admission.holds.set(len(self.live))
         if grant.mode == "shared":
             self._end_hold(settlement(trace.event_id, grant, endings, nano=nano, tokens=tokens))
+            if not self.live and self.settlements is not None:
+                self.settlements.hurry()  # nobody is about to ask something that it could go with
             return
         charged = [one for ending in endings for one in ending.charged]
         for (rule, held), is_charged in zip(grant.budgets(), charged, strict=True):
@@ -401,6 +458,7 @@ class Admission:
         for hold_id, grant in list(self.live.items()):
             if grant.epoch == epoch:
                 continue
+            self.note(grant)
             del self.live[hold_id]
             self._end_hold(given_back(hold_id))
             grant.mode, grant.epoch = "local", ""
@@ -420,7 +478,10 @@ class Admission:
 
     def headers(self, trace: Trace) -> list[tuple[bytes, bytes]]:
         """What is left of limits and budgets, for the answer."""
-        return trace.grant.headers if trace.grant is not None else []
+        if trace.grant is None:
+            return []
+        self.note(trace.grant)
+        return trace.grant.headers
 
 
 def _served(trace: Trace) -> Deployment | None:

@@ -151,16 +151,19 @@ class LocalBook:
         What is spent comes back only by a correction of the ledger, or as a rolling window
         moves on; who asks again within JUST_SEEN_MS would be told the same.
         """
-        budgets, first_target = wanted.plan.rules.budgets, wanted.plan.first_target[0]
-        for index, balance in enumerate(self._places(wanted.plan).balances[:first_target]):
-            nano = wanted.nano[index]
-            if (
-                balance.spent + nano > budgets[index].limit_nano
-                and nano > 0
-                and now_ms - balance.seen_ms < JUST_SEEN_MS
-            ):
+        for index in range(wanted.plan.first_target[0]):
+            if self.is_exhausted(wanted, index, now_ms):
                 return index
         return None
+
+    def is_exhausted(self, wanted: Reservation, index: int, now_ms: int) -> bool:
+        """The same of one budget."""
+        balance, nano = self._places(wanted.plan).balances[index], wanted.nano[index]
+        return (
+            balance.spent + nano > wanted.plan.rules.budgets[index].limit_nano
+            and nano > 0
+            and now_ms - balance.seen_ms < JUST_SEEN_MS
+        )
 
     def _places(self, plan: Plan) -> "_Places":
         """Where a plan's budgets and windows are counted: looked up once, until one is dropped."""

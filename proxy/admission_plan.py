@@ -163,6 +163,11 @@ class PlanBook:
             self._kept.popitem(last=False)
         return plan
 
+    def holds(self, plan: Plan, snapshot: Snapshot | None, at: datetime) -> bool:
+        """Whether a plan that was found before would be found again."""
+        current = self._rules.policies.changes == self._changes and snapshot is self._snapshot
+        return current and plan.begins <= at < plan.ends
+
     def _forget(self, snapshot: Snapshot | None) -> None:
         self._kept.clear()
         self._rates.clear()

@@ -1,6 +1,6 @@
 """One request as admission sees it: what it asks for, and where it may go."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from proxy.estimate import Demand, demand_of
@@ -17,6 +17,7 @@ class AdmissionRequest:
     trace: Trace
     targets: Sequence[Deployment]
     first: Deployment
+    meanwhile: Callable[[], None] | None = None  # while the shared counters are asked
     demand: Demand = field(init=False)
     counted: bool = False  # its tokens were counted instead of bounded
 

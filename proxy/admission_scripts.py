@@ -1,7 +1,7 @@
 """The scripts of admission, in Python's words. Raises LinkDown and nothing else."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
@@ -117,10 +117,10 @@ class Counters:
     def moment(self, moment: int | str) -> None:
         self._moment, self._moment_argument = moment, bulk(str(moment))
 
-    async def admit(
+    def question(
         self, trace: Trace, wanted: Reservation, abandon_nano: int, grant: Grant | None = None
-    ) -> Reply:
-        """Reserve all or nothing; with a grant, further rules on its hold."""
+    ) -> bytes:
+        """The call that reserves all or nothing; with a grant, further rules on its hold."""
         form: AdmitForm | None = wanted.plan.wire
         if form is None:
             form = wanted.plan.wire = AdmitForm(self._admit.digest, self.environment, wanted.plan)
@@ -131,8 +131,19 @@ class Counters:
             hold, limits = grown_hold(trace, grant, wanted, abandon_nano)
             epoch = grant.epoch
         command = form.command(trace.event_id.encode(), wanted, hold, limits, epoch)
+        return command + self._moment_argument
+
+    async def admit(
+        self,
+        command: bytes,
+        wanted: Reservation,
+        *,
+        at_once: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Reply:
+        """Ask a `question`; see RedisLink.ask for the rest."""
         asked_at = time.monotonic()
-        raw = await self._admit.run(command + self._moment_argument)
+        raw = await self._admit.run(command, at_once=at_once, meanwhile=meanwhile)
         self.clock.heard(raw[1], asked_at=asked_at)
         return Reply(raw, wanted)
 

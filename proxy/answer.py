@@ -27,7 +27,7 @@ _PROVIDER_PREFIX = b"llm_provider-"
 class Answer:
     """The Sink of a request: its client, and what was learned on the way there."""
 
-    def __init__(self, trace: Trace, send: Send, settle: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, trace: Trace, send: Send, settle: Callable[..., Awaitable[None]]) -> None:
         self.trace = trace
         self.capture = Capture(trace)
         self.client_gone = False
@@ -98,7 +98,7 @@ class Answer:
 
     async def _on_whole(self, body: bytes, document: dict[str, Any] | None = None) -> None:
         body = self.capture.read_whole(body, document)
-        await self._settle()
+        await self._settle(book=False)
         self._headers.append((b"content-length", str(len(body)).encode()))
         await self._send_start()
         await self._forward(body, more=False)
@@ -178,7 +178,7 @@ class Answer:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
 
 
-async def _nothing() -> None:
+async def _nothing(*, book: bool = True) -> None:
     pass
 
 

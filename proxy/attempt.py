@@ -64,6 +64,13 @@ class Call:
     payload: bytes = b""  # what it sends there
     stop: Callable[[], None] | None = None  # ends the call to the provider
     gave_up: bool = False  # nobody waits any more
+    on_sent: Callable[[], None] | None = None  # called once the request is on its way
+
+    def sent(self) -> None:
+        """The provider has the request, or it may take a while until it has."""
+        if self.on_sent is not None:
+            on_sent, self.on_sent = self.on_sent, None
+            on_sent()
 
     def give_up(self) -> None:
         """Read on no longer."""

@@ -67,8 +67,12 @@ class DirectLane:
 
         def begun(exchange: Exchange) -> None:
             call.stop = exchange.leave
+            call.sent()
             if call.gave_up:
                 exchange.leave()
+
+        if not origin.idle:
+            call.sent()  # connecting may take a while
 
         return await self.upstream.answer(origin, request, timeout_s=call.timeout_s, begun=begun)
 

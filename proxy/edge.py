@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 
 from proxy import catalogue
+from proxy.answer import gateway_headers, respond
 from proxy.body import (
     ClientGone,
     clean_form,
@@ -53,7 +54,7 @@ from proxy.refusals import (
     unknown_model,
     wrong_method,
 )
-from proxy.relay import Relay, respond
+from proxy.relay import Relay
 from proxy.required import check_required
 from proxy.routes import INFERENCE, MODEL_INFO, MODEL_LIST, InferenceRoute, model_in_path
 from proxy.snapshot import Snapshot
@@ -125,7 +126,7 @@ class Edge:
         headers = refusal.headers()
         if trace is not None:
             self.worker.record(refused_event(trace, refusal))
-            headers.append((b"x-gateway-request-id", trace.event_id.encode()))
+            headers += gateway_headers(trace)
         body = refusal.body(anthropic_shape=anthropic_shape)
         await respond(send, refusal.status, body, headers)
 
@@ -222,6 +223,10 @@ class Edge:
             if kept is not None:
                 await replay(self.worker, trace, kept, send)
                 return
+        spent = self.worker.admission.spent(trace)
+        if spent is not None:
+            await self._refuse(spent, send, anthropic_shape=route.anthropic_shape, trace=trace)
+            return
         relay = Relay(self.worker, trace, scope, receive, send)
         await relay.run(form, content_type)
 

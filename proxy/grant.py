@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from proxy.admission_plan import Reservation
 from proxy.admission_rules import BudgetRule
@@ -30,6 +30,7 @@ class Grant:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     certain: bool = True  # no answer about it was lost: the hold is what the parts say
     closed: bool = False
+    untold: Any = None  # (Reservation, Reply) that the worker's own book has yet to learn of
 
     def budgets(self) -> Iterator[tuple[BudgetRule, int]]:
         """The budgets it is reserved on, and what each holds for it, nano-dollars."""

@@ -7,6 +7,7 @@ other requests, and all attempts after a failure, are LiteLLM's.
 
 import asyncio
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,10 +20,21 @@ from proxy.litellm_lane import LiteLlmLane
 from proxy.response_ids import ResponseIds
 from proxy.snapshot import Deployment, Snapshot
 from proxy.ticker import Ticker
+from proxy.trace import Trace
 from proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from proxy.worker import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An attempt on a deployment, as the direct lane would make it."""
+
+    deployment: Deployment
+    endpoint: Endpoint | None  # None: it cannot
+    payload: bytes
+    reason: str  # why
 
 
 class Lanes:
@@ -53,15 +65,32 @@ class Lanes:
             return "setting"
         return endpoint_of(row, self._backend.facts_of(row))
 
-    def choose(self, call: Call, *, first: bool) -> tuple[Executor, str]:
+    def choose(
+        self, call: Call, *, first: bool, prepared: "Prepared | None" = None
+    ) -> tuple[Executor, str]:
         """The executor of an attempt, and why it is not the direct one."""
-        call.trace.seal_id = None
-        reason = self._prepare(call) if first else "retry"
-        return (self._litellm if reason else self._direct), reason
+        trace, row = call.trace, call.deployment
+        if not first:
+            trace.seal_id = None
+            return self._litellm, "retry"
+        if prepared is None or prepared.deployment is not row:
+            prepared = self.prepare(trace, row)
+        if prepared.endpoint is None:
+            return self._litellm, prepared.reason
+        call.direct, call.payload = prepared.endpoint, prepared.payload
+        return self._direct, ""
 
-    def _prepare(self, call: Call) -> str:
-        trace = call.trace
-        _, endpoint = self._endpoints.get(call.deployment.id, (None, "provider"))
+    def prepare(self, trace: Trace, row: Deployment) -> "Prepared":
+        """What the direct lane would send to a deployment; or why it cannot."""
+        trace.seal_id = None
+        found = self._prepare(trace, row)
+        if isinstance(found, str):
+            trace.seal_id = None
+            return Prepared(row, None, b"", found)
+        return Prepared(row, *found, "")
+
+    def _prepare(self, trace: Trace, row: Deployment) -> tuple[Endpoint, bytes] | str:
+        _, endpoint = self._endpoints.get(row.id, (None, "provider"))
         if isinstance(endpoint, str):
             return endpoint
         if trace.inference is None or trace.inference.kind not in endpoint.heads:
@@ -70,18 +99,15 @@ class Lanes:
             return "form"
         body = trace.body
         if trace.inference.kind == "responses":
-            continued = self._continued(call.deployment, body)
+            continued = self._continued(row, body)
             if continued is None:
                 return reason_of("previous_response_id")
             body = continued
-            trace.seal_id = self._ids.sealer(endpoint.provider, call.deployment.id)
+            trace.seal_id = self._ids.sealer(endpoint.provider, row.id)
         wired = wire_body(endpoint, trace.inference.kind, body)
         if isinstance(wired, str):
-            trace.seal_id = None
             return wired
-        call.direct = endpoint
-        call.payload = orjson.dumps({**wired, "model": endpoint.model})
-        return ""
+        return endpoint, orjson.dumps({**wired, "model": endpoint.model})
 
     def _continued(self, row: Deployment, body: dict[str, Any]) -> dict[str, Any] | None:
         """The body with the provider's own id of the response that it continues, if any."""

@@ -103,13 +103,14 @@ class _Wire(asyncio.Protocol):
         """Queue a packed command; it leaves at the end of this turn of the loop."""
         if not self._buffer:
             self._deadline = self.loop.time() + self._timeout_s
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self.flush)
         self._buffer.append(command)
         self._pending.append((self._deadline, caller))
         if self._watchdog is None:
             self._watchdog = self.loop.call_later(self._timeout_s, self._watch)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is queued."""
         if self._transport is not None and self._buffer and not self.closed.is_set():
             self._transport.write(b"".join(self._buffer))
         self._buffer.clear()
@@ -281,14 +282,28 @@ class RedisLink:
         """Like `call`, but a server's error is returned as a hiredis.ReplyError."""
         return await self.ask(_pack(args))
 
-    async def ask(self, command: bytes) -> Any:
-        """`exchange` of a command that is packed already."""
+    async def ask(
+        self,
+        command: bytes,
+        *,
+        at_once: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
+        """`exchange` of a command that is packed already.
+
+        `at_once`: it does not wait for others' of this turn of the loop. `meanwhile` is called
+        when it was sent or queued, before its reply is waited for.
+        """
         wire = self._wire
         if wire is None or wire.closed.is_set():
             self.failures += 1
             raise LinkDown(self.reason or "connection closed")
         caller: asyncio.Future[Any] = wire.loop.create_future()
         wire.request(command, caller)
+        if at_once:
+            wire.flush()
+        if meanwhile is not None:
+            meanwhile()
         try:
             return await caller
         except LinkDown:
@@ -344,9 +359,15 @@ class Script:
             raise self._link._refused(reply)
         return reply
 
-    async def run(self, command: bytes) -> Any:
-        """The same for a call of it that is packed already."""
-        reply = await self._link.ask(command)
+    async def run(
+        self,
+        command: bytes,
+        *,
+        at_once: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
+        """The same for a call of it that is packed already; see RedisLink.ask."""
+        reply = await self._link.ask(command, at_once=at_once, meanwhile=meanwhile)
         if isinstance(reply, hiredis.ReplyError):
             if not str(reply).startswith("NOSCRIPT"):
                 raise self._link._refused(reply)

@@ -22,6 +22,7 @@ from proxy.attempt import Call, Executor, Failure
 from proxy.breaker import Permit
 from proxy.contract import AttemptDocument, UsageEventDocument
 from proxy.errors import code_of, type_of
+from proxy.lanes import Prepared
 from proxy.metering import Usage
 from proxy.refusals import Refusal, error_body
 from proxy.retry import UNHEALTHY
@@ -56,6 +57,8 @@ class Relay:
         self._settling = False
         self._headers = scope["headers"]
         self._call: Call | None = None
+        self._prepared: Prepared | None = None
+        self._unbooked: UsageEventDocument | None = None
         self._permit: Permit | None = None
         self._watch: Watch | None = None
 
@@ -73,6 +76,7 @@ class Relay:
             self.worker.metrics.in_flight.dec()
             if not self.settled:
                 self._settle_now(aborted=True)
+            self._book()
             self.worker.admission.settle(self.trace, cost=None, tokens=0)  # if nothing did yet
             self._tell_breaker("n")
             self.answer.release()
@@ -118,13 +122,23 @@ class Relay:
         admission, trace = self.worker.admission, self.trace
         try:
             if trace.grant is None:
-                await admission.admit(trace, targets=walk.plan.targets, first=step.deployment)
+                await admission.admit(
+                    trace,
+                    targets=walk.plan.targets,
+                    first=step.deployment,
+                    meanwhile=lambda: self._prepare(step.deployment),
+                )
             else:
                 await admission.enter(trace, step.deployment)
         except TargetRefused as error:
             walk.refused(step, error.refusal)
             return False
         return True
+
+    def _prepare(self, row: Deployment) -> None:
+        """What admission will most probably allow, while it is asked."""
+        if self._prepared is None and self.worker.lanes is not None:
+            self._prepared = self.worker.lanes.prepare(self.trace, row)
 
     def _keeper(self) -> str | None:
         """The deployment that keeps the conversation which a Responses request continues."""
@@ -177,19 +191,23 @@ class Relay:
         """The executor that makes the attempt; noted with the reason."""
         assert self.worker.lanes is not None
         first = len(self.trace.attempts) == 1
-        executor, self.trace.lane_reason = self.worker.lanes.choose(call, first=first)
+        executor, self.trace.lane_reason = self.worker.lanes.choose(
+            call, first=first, prepared=self._prepared
+        )
         self._running()["lane"] = executor.lane
         return executor
 
     async def _attempt(self, executor: Executor, call: Call) -> Failure | None:
         """One attempt, watched; None also when it was stopped because the client left."""
-        watch = self._watching()
         if call.direct is not None:
-            return await self._attempt_here(executor, call, watch)
-        return await self._attempt_in_task(executor, call, watch)
+            return await self._attempt_here(executor, call)
+        return await self._attempt_in_task(executor, call, self._watching())
 
-    async def _attempt_here(self, executor: Executor, call: Call, watch: Watch) -> Failure | None:
-        """An executor that keeps its own time and can be told to stop needs no task."""
+    async def _attempt_here(self, executor: Executor, call: Call) -> Failure | None:
+        """An executor that keeps its own time and can be told to stop needs no task.
+
+        What need not be done before the provider is asked is done while it works.
+        """
         timers: list[asyncio.TimerHandle] = []
 
         def left() -> None:
@@ -197,11 +215,18 @@ class Relay:
             loop = asyncio.get_running_loop()
             timers.append(loop.call_later(self._drain_s(call), call.give_up))
 
-        watch.tell(left)
+        def sent() -> None:
+            self._watching().tell(left)
+            if self.trace.grant is not None:
+                self.worker.admission.note(self.trace.grant)
+
+        call.on_sent = sent
         try:
             return await executor.attempt(call, self.answer)
         finally:
-            watch.tell(None)
+            call.on_sent = None
+            if self._watch is not None:
+                self._watch.tell(None)
             for timer in timers:
                 timer.cancel()
 
@@ -353,8 +378,11 @@ class Relay:
 
     # --- settlement ----------------------------------------------------------------------
 
-    async def _settle(self) -> None:
-        """Write the usage event; counting tokens ourselves is done outside the loop."""
+    async def _settle(self, *, book: bool = True) -> None:
+        """Write the usage event; counting tokens ourselves is done outside the loop.
+
+        Without `book` the rest waits for `_book`: what follows at once need not wait for it.
+        """
         if self.settled or self._settling:
             return
         self._settling = True
@@ -365,6 +393,8 @@ class Relay:
         self._account(event)
         if self.trace.cache is not None:
             self.trace.cache.settled(event)
+        if book:
+            self._book()
 
     async def _finished_event(self) -> UsageEventDocument:
         self._close_attempt()
@@ -387,11 +417,19 @@ class Relay:
         self._account(event)
 
     def _account(self, event: UsageEventDocument) -> None:
-        """Write the event, then end the hold: lost between the two, the ledger finds it."""
+        """Make the event durable."""
         self.settled = self.trace.closed = True
         if event["attempts"] and "cost" not in event["attempts"][-1]:
             event["attempts"][-1]["cost"] = event["cost"]
-        self.worker.record(event)
+        self.worker.keep(event)
+        self._unbooked = event
+
+    def _book(self) -> None:
+        """Count the event, then end the hold: where that gets lost, the ledger finds it."""
+        event, self._unbooked = self._unbooked, None
+        if event is None:
+            return
+        self.worker.metrics.observe(event)
         cost = Decimal(event["cost"]) if event["cost"] is not None else None
         tokens = event["input_tokens"] + event["output_tokens"]
         self.worker.admission.settle(self.trace, cost=cost, tokens=tokens)

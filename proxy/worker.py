@@ -232,9 +232,13 @@ class Worker:
 
     def record(self, event: UsageEventDocument) -> None:
         """Make an event durable and count it. Called before the answer's last bytes leave."""
+        self.keep(event)
+        self.metrics.observe(event)
+
+    def keep(self, event: UsageEventDocument) -> None:
+        """Make an event durable; who calls this counts it when there is time."""
         if not self.spool.append(encode(event)):
             self.metrics.dropped.inc()
-        self.metrics.observe(event)
 
     # --- what is told ----------------------------------------------------------------------
 
