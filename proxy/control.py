@@ -5,14 +5,6 @@ ControlPlaneError            unreachable, 5xx, not JSON: try again later
     BatchRefused             400 or 413 on usage: this batch will never be taken
 """
 
-import asyncio
-import contextlib
-import gzip
-import json
-import os
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import httpx
@@ -23,8 +15,6 @@ from proxy.settings import FleetIdentity
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 15.0
 COUNTERS_TIMEOUT_S = 60.0  # sums over months of a large ledger
-THREAD_FROM_EVENTS = 50  # fewer are compressed sooner than a thread wakes up
-PACKING_NICENESS = 5  # of the thread that compresses: requests go before
 
 
 class ControlPlaneError(Exception):
@@ -53,12 +43,10 @@ class ControlPlane:
             timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             trust_env=False,
         )
-        self._packing = ThreadPoolExecutor(1, "gateway-packing", initializer=_step_back)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
-        self._packing.shutdown(wait=False)
 
     async def sync(self, report: SyncReport) -> SyncOrder:
         """Tell where this worker stands; learn what it should be running."""
@@ -75,15 +63,9 @@ class ControlPlane:
         path = f"/fleet/v1/policies?since={since}"
         return cast(PolicyFeed, await self._json("GET", path))
 
-    async def usage(self, *, replica_id: str, batch_id: str, events: list[bytes]) -> UsageReceipt:
-        """Ship events (each already JSON) as one compressed batch."""
-        head = json.dumps({"replica_id": replica_id, "batch_id": batch_id})[:-1].encode()
+    async def usage(self, content: bytes) -> UsageReceipt:
+        """Ship one batch of events (see packing.py)."""
         headers = {"content-type": "application/json", "content-encoding": "gzip"}
-        if len(events) < THREAD_FROM_EVENTS:
-            content = _packed(head, events)
-        else:
-            loop = asyncio.get_running_loop()
-            content = await loop.run_in_executor(self._packing, _packed, head, events)
         answer = await self._json("POST", "/fleet/v1/usage", content=content, headers=headers)
         return cast(UsageReceipt, answer)
 
@@ -114,20 +96,6 @@ class ControlPlane:
         if not isinstance(answer, dict):
             raise ControlPlaneError(f"control plane answered {path} without an object")
         return answer
-
-
-def _packed(head: bytes, events: list[bytes]) -> bytes:
-    """A batch as it is sent. Nearly all of the time is zlib's, which lets requests run."""
-    body = head + b',"events":[' + b",".join(events) + b"]}"
-    return gzip.compress(body, compresslevel=1)
-
-
-def _step_back() -> None:
-    """This thread alone (Linux; elsewhere threads have no priority of their own)."""
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PACKING_NICENESS)
 
 
 def _excerpt(response: httpx.Response) -> str:

@@ -31,7 +31,7 @@ from proxy.snapshot import Deployment
 from proxy.trace import Trace
 from proxy.usage import finished_event, needs_estimate, refused_event
 from proxy.watch import Watch
-from proxy.worker import Receive, Scope, Send, Worker
+from proxy.worker import Kept, Receive, Scope, Send, Worker
 
 __all__ = ["Relay", "respond"]
 
@@ -58,7 +58,7 @@ class Relay:
         self._headers = scope["headers"]
         self._call: Call | None = None
         self._prepared: Prepared | None = None
-        self._unbooked: UsageEventDocument | None = None
+        self._unbooked: Kept | None = None
         self._permit: Permit | None = None
         self._watch: Watch | None = None
 
@@ -421,15 +421,15 @@ class Relay:
         self.settled = self.trace.closed = True
         if event["attempts"] and "cost" not in event["attempts"][-1]:
             event["attempts"][-1]["cost"] = event["cost"]
-        self.worker.keep(event)
-        self._unbooked = event
+        self._unbooked = self.worker.keep(event)
 
     def _book(self) -> None:
         """Count the event, then end the hold: where that gets lost, the ledger finds it."""
-        event, self._unbooked = self._unbooked, None
-        if event is None:
+        kept, self._unbooked = self._unbooked, None
+        if kept is None:
             return
-        self.worker.metrics.observe(event)
+        self.worker.count(kept)
+        event = kept.event
         cost = Decimal(event["cost"]) if event["cost"] is not None else None
         tokens = event["input_tokens"] + event["output_tokens"]
         self.worker.admission.settle(self.trace, cost=cost, tokens=tokens)

@@ -8,9 +8,9 @@ import time
 import uuid
 from pathlib import Path
 
-from proxy.contract import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 from proxy.control import BatchRefused, ControlPlane, ControlPlaneError
-from proxy.spool import HEADER, Spool, read_segment
+from proxy.packing import BATCH_EVENTS, Batch, packed, unpacked
+from proxy.spool import Spool, read_segment
 from proxy.state import FILE_MODE
 
 logger = logging.getLogger("gateway.shipper")
@@ -18,9 +18,6 @@ logger = logging.getLogger("gateway.shipper")
 SHIP_INTERVAL_MAX_S = 1.0
 ADOPT_INTERVAL_S = 10.0
 MAX_BACKOFF_S = 30.0
-BATCH_EVENTS = 1_000
-# Before compression, with room for the envelope around the events.
-BATCH_BYTES = MAX_BATCH_BYTES // 2
 REFUSED_FILE = "refused.jsonl"
 REFUSED_MAX_BYTES = 64 * 1024 * 1024
 
@@ -77,29 +74,30 @@ class Shipper:
         for segment in self.spool.sealed_segments():
             await self._ship_segment(segment)
         while waiting := self.spool.take_memory(BATCH_EVENTS):
-            await self._ship(f"memory-{uuid.uuid4()}", waiting)
+            for index, batch in enumerate(packed(waiting)):
+                await self._ship(f"memory-{uuid.uuid4()}-{index}", batch)
             self.spool.forget_memory(len(waiting))
 
     async def _ship_segment(self, segment: Path) -> None:
-        events = self.spool.records(segment)
-        if events is None:
-            events = await asyncio.to_thread(lambda: list(read_segment(segment)))
-        for index, batch in enumerate(_batches(events)):
+        batches = self.spool.batches(segment)
+        if batches is None:
+            batches = await asyncio.to_thread(lambda: packed(read_segment(segment)))
+        for index, batch in enumerate(batches):
             # Stable names: a batch sent twice after a crash is recognisably the same.
             await self._ship(f"{segment.parent.name}-{segment.stem}-{index}", batch)
         self.spool.delete(segment)
 
-    async def _ship(self, batch_id: str, events: list[bytes]) -> None:
+    async def _ship(self, batch_id: str, batch: Batch) -> None:
+        content = batch.content(replica_id=self.replica_id, batch_id=batch_id)
         try:
-            receipt = await self.control.usage(
-                replica_id=self.replica_id, batch_id=batch_id, events=events
-            )
+            receipt = await self.control.usage(content)
         except BatchRefused as error:
-            await self._ship_smaller(batch_id, events, error)
+            await self._ship_smaller(batch_id, unpacked(content), error)
             return
-        self.shipped += len(events)
+        self.shipped += batch.count
         if receipt.get("refused"):
-            self._keep_refused(events, {r["event_id"]: r["reason"] for r in receipt["refused"]})
+            reasons = {r["event_id"]: r["reason"] for r in receipt["refused"]}
+            self._keep_refused(unpacked(content), reasons)
 
     async def _ship_smaller(self, batch_id: str, events: list[bytes], error: BatchRefused) -> None:
         """Halve a refused batch until the event at fault stands alone, and set that aside."""
@@ -108,8 +106,9 @@ class Shipper:
             self._keep_refused(events, {event_id: str(error)})
             return
         half = len(events) // 2
-        await self._ship(f"{batch_id}a", events[:half])
-        await self._ship(f"{batch_id}b", events[half:])
+        for name, part in (("a", events[:half]), ("b", events[half:])):
+            (batch,) = packed(part)
+            await self._ship(f"{batch_id}{name}", batch)
 
     def _keep_refused(self, events: list[bytes], reasons: dict[str, str]) -> None:
         """Refused events are never sent again; they are kept in a file for a human."""
@@ -131,19 +130,3 @@ class Shipper:
                         file.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
             logger.error("refused events could not be kept: %s", error.strerror)
-
-
-def _batches(events: list[bytes]) -> list[list[bytes]]:
-    batches: list[list[bytes]] = []
-    size = 0
-    for event in events:
-        if (
-            not batches
-            or len(batches[-1]) >= min(BATCH_EVENTS, MAX_BATCH_EVENTS)
-            or (size + len(event) > BATCH_BYTES)
-        ):
-            batches.append([])
-            size = 0
-        batches[-1].append(event)
-        size += len(event) + HEADER.size
-    return batches

@@ -24,14 +24,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.packing import Batch, pack
 from proxy.state import DIRECTORY_MODE, FILE_MODE
 
 HEADER = struct.Struct("<II")
 SEGMENT_MAX_BYTES = 4 * 1024 * 1024
 MAX_RECORD_BYTES = 1024 * 1024
-# What waits to be shipped is kept in memory, too, up to here: it need not be read again.
-RECORDS_MAX_BYTES = 2 * SEGMENT_MAX_BYTES
 MEMORY_MAX_EVENTS = 20_000
+PACKED_MAX = 4  # segments; each holds some 256 KB for each thousand of its events
 SUFFIX = ".seg"
 LOCK = "lock"
 
@@ -47,15 +47,20 @@ class SpoolDepth:
     disk_error: str | None
 
 
-@dataclass(slots=True)
-class _Segment:
+@dataclass(slots=True, eq=False)
+class Segment:
     """What is known of a file that waits to be shipped."""
 
     path: Path
     events: int = 0
     size_bytes: int = 0
     first_at: float = 0.0  # time.time() of its first event
-    records: list[bytes] | None = None  # what was written, while it is kept in memory as well
+    batches: list[Batch] | None = None  # of its events, packed since; None: read the file
+
+    def pack(self, record: bytes) -> None:
+        """Take an event that was written into its batches, when there is time for it."""
+        if self.batches is not None:
+            pack(self.batches, record)
 
 
 class Spool:
@@ -68,10 +73,12 @@ class Spool:
         self.dropped = 0
         self.disk_error: str | None = None
         self._memory: deque[bytes] = deque()
-        self._pending: dict[Path, _Segment] = {}
+        self._pending: dict[Path, Segment] = {}
         self._size_bytes = 0
         self._descriptor = -1
-        self._current: _Segment | None = None  # what the descriptor writes to
+        self._current: Segment | None = None  # what the descriptor writes to
+        self._packed: deque[Segment] = deque()
+        self.last: Segment | None = None  # where the last event went; None: nowhere on the disk
         self._sequence = 0
         self._lock: int | None = None
 
@@ -84,6 +91,7 @@ class Spool:
 
     def append(self, record: bytes) -> bool:
         """Keep one event. False when it had to be dropped (disk and memory full)."""
+        self.last = None
         if self._memory or self.disk_error is not None:
             return self._append_to_memory(record)
         if self._size_bytes + len(record) > self.max_bytes:
@@ -110,20 +118,19 @@ class Spool:
         segment.events += 1
         segment.size_bytes += size
         self._size_bytes += size
-        if segment.records is not None:
-            segment.records.append(record)
-            if self._size_bytes > RECORDS_MAX_BYTES:
-                for waiting in self._pending.values():
-                    waiting.records = None
+        self.last = segment
         if segment.size_bytes >= SEGMENT_MAX_BYTES:
             self.seal()
 
-    def _begin_segment(self) -> _Segment:
+    def _begin_segment(self) -> Segment:
         self._sequence += 1
         path = self.directory / f"{self._sequence:012d}{SUFFIX}"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         self._descriptor = os.open(path, flags, FILE_MODE)
-        self._current = _Segment(path, records=[])
+        self._current = Segment(path, batches=[])
+        self._packed.append(self._current)
+        if len(self._packed) > PACKED_MAX:
+            self._packed.popleft().batches = None
         return self._current
 
     def seal(self) -> None:
@@ -167,16 +174,22 @@ class Spool:
         """Own segments that are complete, oldest first."""
         return [path for path, segment in self._pending.items() if segment is not self._current]
 
-    def records(self, segment: Path) -> list[bytes] | None:
-        """The events of a segment of our own; None: they have to be read from the disk."""
+    def batches(self, segment: Path) -> list[Batch] | None:
+        """A segment's events as they are sent; None: they have to be read from the disk."""
         known = self._pending.get(segment)
-        return known.records if known is not None else None
+        if known is None or known.batches is None:
+            return None
+        batches, known.batches = known.batches, None  # what was not packed by now never will be
+        return batches if sum(batch.count for batch in batches) == known.events else None
 
     def delete(self, segment: Path) -> None:
         """Forget a delivered segment."""
         segment.unlink(missing_ok=True)
         known = self._pending.pop(segment, None)
-        self._size_bytes -= known.size_bytes if known is not None else 0
+        if known is not None:
+            self._size_bytes -= known.size_bytes
+            if known in self._packed:
+                self._packed.remove(known)
 
     def adopt(self) -> list[Path]:
         """Take over the segments of dead workers by moving them into this directory."""
@@ -202,7 +215,7 @@ class Spool:
         target = self.directory / f"{segment.stem}-{segment.parent.name}{SUFFIX}"
         os.replace(segment, target)
         count = sum(1 for _ in read_segment(target))
-        self._pending[target] = _Segment(target, count, stat.st_size, stat.st_mtime)
+        self._pending[target] = Segment(target, count, stat.st_size, stat.st_mtime)
         self._size_bytes += stat.st_size
         return target
 

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from proxy.admission import Admission
 from proxy.admission_pulse import Heartbeat
@@ -31,7 +31,7 @@ from proxy.routing import Planner
 from proxy.settings import ProxySettings
 from proxy.shipper import SHIP_INTERVAL_MAX_S, Shipper
 from proxy.snapshot import Deployment, Snapshot
-from proxy.spool import Spool
+from proxy.spool import Segment, Spool
 from proxy.state import StateDirectory
 from proxy.sync import Synchroniser
 from proxy.ticker import Ticker
@@ -76,6 +76,14 @@ class Backend(Protocol):
 
     def facts_of(self, deployment: Deployment) -> LiteLlmFacts | str:
         """What LiteLLM knows of a deployment; or why it alone can serve it."""
+
+
+class Kept(NamedTuple):
+    """An event that is durable and was not counted yet."""
+
+    event: UsageEventDocument
+    record: bytes
+    segment: Segment | None  # None: it is in memory, or was dropped
 
 
 class Worker:
@@ -232,13 +240,20 @@ class Worker:
 
     def record(self, event: UsageEventDocument) -> None:
         """Make an event durable and count it. Called before the answer's last bytes leave."""
-        self.keep(event)
-        self.metrics.observe(event)
+        self.count(self.keep(event))
 
-    def keep(self, event: UsageEventDocument) -> None:
-        """Make an event durable; who calls this counts it when there is time."""
-        if not self.spool.append(encode(event)):
+    def keep(self, event: UsageEventDocument) -> "Kept":
+        """Make an event durable; who calls this has it counted when there is time."""
+        record = encode(event)
+        if not self.spool.append(record):
             self.metrics.dropped.inc()
+        return Kept(event, record, self.spool.last)
+
+    def count(self, kept: "Kept") -> None:
+        """The rest: metrics, and the batch that the event will be sent in."""
+        self.metrics.observe(kept.event)
+        if kept.segment is not None:
+            kept.segment.pack(kept.record)
 
     # --- what is told ----------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 from proxy.control import ControlPlane, ControlPlaneError
 from proxy.settings import FleetIdentity
 from proxy.shipper import REFUSED_FILE, Shipper
-from proxy.spool import Spool
+from proxy.spool import PACKED_MAX, Spool
 from tests.proxy import control_plane
 from tests.proxy.control_plane import ControlPlanePeer
 from tests.proxy.documents import ENVIRONMENT, FLEET_KEY, FLEET_TOKEN
@@ -35,8 +35,16 @@ async def shipper(peer: ControlPlanePeer, tmp_path: Path) -> AsyncIterator[Shipp
 def fill(shipper: Shipper, count: int) -> list[Any]:
     events = [event() for _ in range(count)]
     for one in events:
-        shipper.spool.append(json.dumps(one).encode())
+        keep(shipper, one)
     return events
+
+
+def keep(shipper: Shipper, one: Any, *, packed: bool = True) -> None:
+    """As a worker does: on the disk first, packed when the answer has left."""
+    record = json.dumps(one).encode()
+    shipper.spool.append(record)
+    if packed and shipper.spool.last is not None:
+        shipper.spool.last.pack(record)
 
 
 async def test_delivered_and_deleted(shipper: Shipper, peer: ControlPlanePeer) -> None:
@@ -45,6 +53,48 @@ async def test_delivered_and_deleted(shipper: Shipper, peer: ControlPlanePeer) -
     assert set(peer.events) == {one["event_id"] for one in events}
     assert shipper.spool.depth().events == 0
     assert shipper.shipped == 2500
+
+
+async def test_what_was_not_packed_is_read_from_the_disk(
+    shipper: Shipper, peer: ControlPlanePeer
+) -> None:
+    events = [event() for _ in range(20)]
+    for number, one in enumerate(events):
+        keep(shipper, one, packed=number % 3 > 0)
+    await shipper.flush()
+    assert set(peer.events) == {one["event_id"] for one in events}
+    assert shipper.shipped == 20
+
+
+async def test_an_event_that_is_packed_after_it_was_sent_is_not_sent_again(
+    shipper: Shipper, peer: ControlPlanePeer
+) -> None:
+    late = json.dumps(event()).encode()
+    shipper.spool.append(late)
+    segment = shipper.spool.last
+    assert segment is not None
+    await shipper.flush()
+    segment.pack(late)
+    fill(shipper, 1)
+    await shipper.flush()
+    assert (len(peer.events), peer.duplicates) == (2, 0)
+
+
+async def test_a_long_outage_keeps_few_batches_in_memory(
+    shipper: Shipper, peer: ControlPlanePeer
+) -> None:
+    peer.usage_status = 503
+    segments = []
+    for _ in range(3 * PACKED_MAX):
+        fill(shipper, 2)
+        segments.append(shipper.spool.last)
+        shipper.spool.seal()
+    assert sum(one is not None and one.batches is not None for one in segments) == PACKED_MAX
+    with pytest.raises(ControlPlaneError):
+        await shipper.flush()
+    peer.usage_status = 200
+    await shipper.flush()
+    assert len(peer.events) == 6 * PACKED_MAX
 
 
 @pytest.mark.parametrize("status", [500, 503, 401])
@@ -90,7 +140,7 @@ async def test_sending_twice_is_harmless(shipper: Shipper, peer: ControlPlanePee
     events = fill(shipper, 2)
     await shipper.flush()
     for one in events:
-        shipper.spool.append(json.dumps(one).encode())
+        keep(shipper, one)
     await shipper.flush()
     assert (len(peer.events), peer.duplicates) == (2, 2)
 
