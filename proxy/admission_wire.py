@@ -145,7 +145,7 @@ def belongs(rule: BudgetRule, row: Deployment) -> bool:
 def _told(trace: Trace) -> bytes:
     """What differs between requests of one plan, of what its event would say."""
     return orjson.dumps({
-        "started_at": trace.started_at.isoformat(),
+        "started_at": trace.started_at,
         "customer": trace.customer,
         "route": trace.route,
         "requested_model": trace.requested_model,

@@ -45,6 +45,8 @@ class CacheKeys:
     def __init__(self, fleet_key: bytes, environment: str) -> None:
         self._environment = environment
         self._key = derived_key(fleet_key, environment, "names")
+        self._keyed = hmac.new(self._key, digestmod="sha256")
+        self._prefix = f"{tag(environment)}answer:"
         self._digest = ""  # of the snapshot that `_behind` speaks of
         self._behind: dict[str, str] = {}
 
@@ -64,8 +66,9 @@ class CacheKeys:
             [trace.streaming, trace.usage_wanted],
         ]
         # JSON has no zero byte, so facts and body cannot be shifted into each other.
-        digest = hmac.digest(self._key, orjson.dumps(facts) + b"\0" + body, "sha256")
-        return f"{tag(self._environment)}answer:{digest.hex()}"
+        keyed = self._keyed.copy()
+        keyed.update(orjson.dumps(facts) + b"\0" + body)
+        return f"{self._prefix}{keyed.hexdigest()}"
 
     def sizes(self) -> str:
         """Redis key of the bytes that are kept, by the hour in which they expire."""

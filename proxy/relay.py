@@ -20,6 +20,7 @@ from proxy.admission_refusals import TargetRefused
 from proxy.answer import Answer, anthropic_shape, gateway_headers, kept_headers, respond
 from proxy.attempt import Call, Executor, Failure
 from proxy.breaker import Permit
+from proxy.clock import text_of
 from proxy.contract import AttemptDocument, UsageEventDocument
 from proxy.errors import code_of, type_of
 from proxy.lanes import Prepared
@@ -166,7 +167,7 @@ class Relay:
                 "deployment": row.id,
                 "model": step.model,
                 "why": step.why,
-                "started_at": datetime.now(UTC).isoformat(),
+                "started_at": text_of(datetime.now(UTC)),
                 "latency_ms": 0.0,
                 "status": None,
                 "error_class": None,

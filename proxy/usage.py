@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from proxy.capture import Capture
+from proxy.clock import text_of
 from proxy.contract import AttemptDocument, EventStatus, UsageEventDocument
 from proxy.grant import admission_document
 from proxy.metering import Usage, cost_of, plain
@@ -210,7 +211,7 @@ def _event(trace: Trace, end: _End, deployment: Deployment | None) -> UsageEvent
     latency_ms = trace.elapsed_ms()
     return {
         "event_id": trace.event_id,
-        "started_at": trace.started_at.isoformat(),
+        "started_at": text_of(trace.started_at),
         "revision": trace.snapshot.revision if trace.snapshot is not None else None,
         "key_id": policy["key_id"],
         "public_id": policy["public_id"],
