@@ -445,9 +445,8 @@ class Admission:
         if self.live.pop(trace.event_id, None) is not None:
             self.worker.metrics.admission.holds.set(len(self.live))
         if grant.mode == "shared":
-            self._end_hold(settlement(trace.event_id, grant, endings, nano=nano, tokens=tokens))
-            if not self.live and self.settlements is not None:
-                self.settlements.hurry()  # nobody is about to ask something that it could go with
+            one = settlement(trace.event_id, grant, endings, nano=nano, tokens=tokens)
+            self._end_hold(one, at_once=not self.live)
             return
         charged = [one for ending in endings for one in ending.charged]
         for (rule, held), is_charged in zip(grant.budgets(), charged, strict=True):
@@ -466,9 +465,9 @@ class Admission:
                 self.book.hold_again(rule, nano)
         self.worker.metrics.admission.holds.set(len(self.live))
 
-    def _end_hold(self, settlement: Settlement) -> None:
+    def _end_hold(self, settlement: Settlement, *, at_once: bool = False) -> None:
         if self.settlements is not None:
-            self.settlements.add(settlement)
+            self.settlements.add(settlement, at_once=at_once)
 
     def describe(self, trace: Trace) -> AdmissionDocument:
         """How the request was admitted, for its event."""

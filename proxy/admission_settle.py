@@ -38,13 +38,15 @@ class Settlements:
     def __len__(self) -> int:
         return len(self._waiting) + self._under_way
 
-    def add(self, settlement: Settlement) -> None:
-        """Queue one; never waits, never fails."""
+    def add(self, settlement: Settlement, *, at_once: bool = False) -> None:
+        """Queue one; never waits, never fails. `at_once`: no question is expected soon."""
         if len(self._waiting) >= WAITING_MAX:
             self._waiting.popleft()
             self._instruments.settlements_lost.inc()
         self._waiting.append(settlement)
-        if self._timer is None and not self._failed:
+        if at_once and not self._failed:
+            self._send()
+        elif self._timer is None and not self._failed:
             self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._send)
 
     def hurry(self) -> None:

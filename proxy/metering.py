@@ -61,18 +61,27 @@ def usage_from_anthropic(raw: Mapping[str, Any]) -> Usage:
     )
 
 
+_NOTHING: Mapping[str, Any] = {}
+
+
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    if value is None or isinstance(value, dict):  # first: the check of an abstract class is slow
+        return value or _NOTHING
+    return value if isinstance(value, Mapping) else _NOTHING
 
 
 def _count(value: object) -> int:
+    if value.__class__ is int and 0 <= value <= _MAX_COUNT:
+        return value
+    if value is None:
+        return 0
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return 0
     return min(max(int(value), 0), _MAX_COUNT)
 
 
 def _add_unit(usage: Usage, unit: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not value or isinstance(value, bool) or not isinstance(value, int | float):
         return
     if math.isfinite(value) and value > 0:
         usage.other_units[unit] = Decimal(str(value))

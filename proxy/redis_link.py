@@ -99,18 +99,20 @@ class _Wire(asyncio.Protocol):
         elif not caller.done():
             caller.set_result(reply)
 
-    def request(self, command: bytes, caller: Caller | None) -> None:
-        """Queue a packed command; it leaves at the end of this turn of the loop."""
+    def request(self, command: bytes, caller: Caller | None, *, at_once: bool = False) -> None:
+        """Queue a packed command; it leaves at the end of this turn of the loop, or at once."""
         if not self._buffer:
             self._deadline = self.loop.time() + self._timeout_s
-            self.loop.call_soon(self.flush)
+            if not at_once:
+                self.loop.call_soon(self._flush)
         self._buffer.append(command)
+        if at_once:
+            self._flush()
         self._pending.append((self._deadline, caller))
         if self._watchdog is None:
             self._watchdog = self.loop.call_later(self._timeout_s, self._watch)
 
-    def flush(self) -> None:
-        """Write what is queued."""
+    def _flush(self) -> None:
         if self._transport is not None and self._buffer and not self.closed.is_set():
             self._transport.write(b"".join(self._buffer))
         self._buffer.clear()
@@ -299,9 +301,7 @@ class RedisLink:
             self.failures += 1
             raise LinkDown(self.reason or "connection closed")
         caller: asyncio.Future[Any] = wire.loop.create_future()
-        wire.request(command, caller)
-        if at_once:
-            wire.flush()
+        wire.request(command, caller, at_once=at_once)
         if meanwhile is not None:
             meanwhile()
         try:

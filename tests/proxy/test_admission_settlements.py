@@ -31,10 +31,12 @@ async def test_many_settlements_are_each_done_once(drill: Drill) -> None:
     settlements = worker.admission.settlements
     assert settlements is not None
     traces = await asyncio.gather(*(drill.admit(worker) for _ in range(300)))
-    for trace in traces:
+    *others, last = traces  # the last one of a worker is sent at once
+    for trace in others:
         worker.admission.settle(trace, cost=Decimal(COST), tokens=10)
     waiting = list(settlements._waiting)
-    assert len(waiting) == 300
+    assert len(waiting) == 299
+    worker.admission.settle(last, cost=Decimal(COST), tokens=10)
     await drill.settled(worker)
     for settlement in waiting:
         settlements.add(settlement)

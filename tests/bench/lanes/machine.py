@@ -6,6 +6,7 @@ import platform
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,7 +140,12 @@ def described() -> str:
 
 
 def python() -> str:
-    """Version of this Python and whether it was built with optimisations."""
+    """Version of this Python and how it was built; distributions optimise without saying so."""
     flags = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
-    built = "optimised" if "--enable-optimizations" in flags else "without optimisations"
-    return f"Python {platform.python_version()} ({built} build)"
+    if sys.base_prefix == "/usr":
+        built = "the distribution's build"
+    elif "--enable-optimizations" in flags:
+        built = "optimised build"
+    else:
+        built = "built without optimisations"
+    return f"Python {platform.python_version()} ({built})"
