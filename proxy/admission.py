@@ -12,21 +12,18 @@ refuses, as the environment says. `run` keeps holds alive and finds the way back
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from operator import sub
 from typing import TYPE_CHECKING
 
+from proxy.admission_denied import Denied, by_reply, by_share, used_up
 from proxy.admission_headers import remaining_headers
-from proxy.admission_local import LocalBook, LocalRefusal
+from proxy.admission_local import LocalBook
 from proxy.admission_plan import PlanBook, Reservation
 from proxy.admission_refusals import (
-    Spending,
     TargetRefused,
     counters_unavailable,
-    over_budget,
-    over_rate,
-    too_many_at_once,
 )
 from proxy.admission_request import AdmissionRequest
 from proxy.admission_rules import RuleBook, RuleSet
@@ -49,18 +46,6 @@ if TYPE_CHECKING:
 
 COUNTED_MAX = 4_000_000  # bytes; no model reads more, and counting takes its time
 TRIES = 4  # a period that just ended, an estimate that is counted anew
-
-
-@dataclass(frozen=True, slots=True)
-class _Denied:
-    """A rule refused; `refusal` says it to the caller."""
-
-    refusal: Refusal
-    kind: str  # budget, rpm, tpm, parallel
-    scope: str
-    of_target: bool
-    missing_nano: int = 0  # how much smaller the estimate would have to be
-    spent_all: bool = False  # no estimate fits
 
 
 class Admission:
@@ -104,7 +89,7 @@ class Admission:
             self.worker.metrics.admission.latency.observe(time.perf_counter() - started)
 
     async def _admit(self, request: AdmissionRequest) -> None:
-        denied: _Denied | None = None
+        denied: Denied | None = None
         for _ in range(TRIES):
             wanted = self._wanted(request)
             if (denied := self._exhausted(request, wanted)) is not None:
@@ -145,7 +130,7 @@ class Admission:
         self.spent_budgets.forget(trace)
         return None
 
-    def _exhausted(self, request: AdmissionRequest, wanted: Reservation) -> _Denied | None:
+    def _exhausted(self, request: AdmissionRequest, wanted: Reservation) -> Denied | None:
         """A budget that the shared counters have just told to be used up need not be asked for."""
         if not self.state.shared:
             return None
@@ -155,17 +140,16 @@ class Admission:
         self.spent_budgets.remember(request.trace, wanted.plan, index)
         return self._used_up(wanted, index)
 
-    def _used_up(self, wanted: Reservation, index: int) -> _Denied:
-        rule, nano = wanted.rules.budgets[index], wanted.nano[index]
-        known = self.book.balances[rule.counter]
-        held = known.held + self.book.own(rule.counter)
-        refusal = over_budget(rule, Spending(known.spent, held, nano))
-        missing = known.spent + nano - rule.limit_nano
-        return _Denied(
-            refusal, "budget", rule.owner.scope, False, missing, known.spent >= rule.limit_nano
-        )
+    def _used_up(self, wanted: Reservation, index: int) -> Denied:
+        counter = wanted.rules.budgets[index].counter
+        return used_up(wanted, index, self.book.balances[counter], self.book.own(counter))
 
-    def _refuse(self, denied: _Denied, target: Deployment) -> None:
+    def _denied(self, wanted: Reservation, reply: Reply) -> Denied:
+        is_budget = reply.kind == "budget"
+        own = self.book.own(wanted.rules.budgets[reply.index].counter) if is_budget else 0
+        return by_reply(wanted, reply, own)
+
+    def _refuse(self, denied: Denied, target: Deployment) -> None:
         if denied.of_target:
             raise TargetRefused(target, denied.refusal)
         self.worker.metrics.admission.refused(denied.scope, denied.kind)
@@ -264,35 +248,8 @@ class Admission:
                 at += 2
         self.book.saw(wanted, raw, FOUND, reply.now_ms)
 
-    def _denied(self, wanted: Reservation, reply: Reply) -> _Denied:
-        rules, index = wanted.rules, reply.index
-        if reply.kind == "budget":
-            rule, nano = rules.budgets[index], wanted.nano[index]
-            spent, held = reply.balance(index)
-            held += self.book.own(rule.counter)
-            missing = spent + held + nano - rule.limit_nano
-            refusal = over_budget(rule, Spending(spent, held, nano))
-            return _Denied(
-                refusal, "budget", rule.owner.scope, reply.of_target, missing, missing >= nano
-            )
-        if reply.kind == "parallel":
-            parallel = rules.parallel[index]
-            refusal = too_many_at_once(
-                parallel, running=reply.running(index), wait_ms=reply.wait_ms
-            )
-            return _Denied(refusal, "parallel", parallel.owner.scope, of_target=False)
-        window, used = rules.windows[index], reply.window(index)
-        refusal = over_rate(
-            window,
-            reply.kind,
-            used=used[0 if reply.kind == "rpm" else 1],
-            wanted=wanted.tokens[index],
-            wait_ms=reply.wait_ms,
-        )
-        return _Denied(refusal, reply.kind, window.owner.scope, reply.of_target)
-
     async def _count_tokens(
-        self, request: AdmissionRequest, wanted: Reservation, denied: _Denied
+        self, request: AdmissionRequest, wanted: Reservation, denied: Denied
     ) -> bool:
         """Whether a truer estimate, by the tokenizer, could fit where the bound did not."""
         demand, backend = request.demand, self.worker.backend
@@ -305,7 +262,7 @@ class Admission:
         request.refine(demand.counted(tokens))
         return request.demand.input_tokens < demand.input_tokens
 
-    def _may_count(self, request: AdmissionRequest, wanted: Reservation, denied: _Denied) -> bool:
+    def _may_count(self, request: AdmissionRequest, wanted: Reservation, denied: Denied) -> bool:
         """Whether counting its tokens could make a request fit."""
         demand = request.demand
         if denied.kind != "budget" or request.counted or not demand.text_only:
@@ -323,11 +280,11 @@ class Admission:
             self.note(grant)
         self.state.lost(str(error))
 
-    def _alone(self, request: AdmissionRequest, wanted: Reservation) -> _Denied | None:
+    def _alone(self, request: AdmissionRequest, wanted: Reservation) -> Denied | None:
         environment = request.trace.snapshot.environment if request.trace.snapshot else None
         refuses = environment is not None and environment["on_counter_outage"] == "refuse"
         if refuses and self.counters is not None and wanted.rules:
-            return _Denied(counters_unavailable(), "counters", "environment", of_target=False)
+            return Denied(counters_unavailable(), "counters", "environment", of_target=False)
         grant = Grant("local", "")
         denied = self._alone_on(grant, wanted)
         if denied is None:
@@ -337,46 +294,15 @@ class Admission:
                 self.worker.metrics.admission.local_admissions.inc()
         return denied
 
-    def _alone_on(self, grant: Grant, wanted: Reservation) -> _Denied | None:
+    def _alone_on(self, grant: Grant, wanted: Reservation) -> Denied | None:
         now_ms = self.worker.clock.now_ms()
         found = self.book.check(wanted, now_ms)
         if found is not None:
-            return self._denied_alone(wanted, found)
+            return by_share(wanted, found, self.book.balances)
         if grant.mode == "local":
             self.book.hold(wanted)
         self._grow(grant, wanted, None)
         return None
-
-    def _denied_alone(self, wanted: Reservation, found: LocalRefusal) -> _Denied:
-        rules, index = wanted.rules, found.index
-        if found.kind == "budget":
-            rule, nano = rules.budgets[index], wanted.nano[index]
-            balance = self.book.balances[rule.counter]
-            spending = Spending(
-                balance.spent + balance.local_spent,
-                balance.held + balance.local_held,
-                nano,
-                share=found.share,
-            )
-            of_target = index >= wanted.plan.first_target[0]
-            missing = nano - max(found.share, 0)
-            return _Denied(
-                over_budget(rule, spending), "budget", rule.owner.scope, of_target, missing
-            )
-        if found.kind == "parallel":
-            parallel = rules.parallel[index]
-            refusal = too_many_at_once(parallel, running=found.used, wait_ms=found.wait_ms)
-            return _Denied(refusal, "parallel", parallel.owner.scope, of_target=False)
-        window = rules.windows[index]
-        refusal = over_rate(
-            window,
-            found.kind,
-            used=found.used,
-            wanted=wanted.tokens[index],
-            wait_ms=found.wait_ms,
-        )
-        of_target = index >= wanted.plan.first_target[1]
-        return _Denied(refusal, found.kind, window.owner.scope, of_target)
 
     # --- further targets -------------------------------------------------------------------
 
