@@ -65,6 +65,7 @@ class Admission:
             self.counters = Counters(worker.link, self.environment, worker.clock)
             self.settlements = Settlements(self.counters, worker.metrics.admission)
         self.spent_budgets = SpentBudgets()
+        self._asking = 0  # requests whose question is on its way
         self.live: dict[str, Grant] = {}  # requests that hold something in the shared counters
 
     # --- before the attempts ---------------------------------------------------------------
@@ -179,9 +180,10 @@ class Admission:
         least_nano = wanted.plan.least_nano(request.demand)
         if self.book.owes:
             wanted = self._less_own(wanted)
+        # Alone: nobody else's question will come along in this turn of the loop.
+        alone = not self.live and not self._asking
+        self._asking += 1
         try:
-            # Nobody else's question will come along in this turn of the loop.
-            alone = not self.live
             command = self.counters.question(trace, wanted, least_nano, grant)
             reply = await self.counters.admit(
                 command, wanted, at_once=alone, meanwhile=request.meanwhile
@@ -196,6 +198,8 @@ class Admission:
             if grant is None:
                 self._end_hold(given_back(trace.event_id))
             raise
+        finally:
+            self._asking -= 1
         if reply.verdict == "unbuilt":
             self.state.unbuilt()
             return None

@@ -425,15 +425,15 @@ class Relay:
         self._unbooked = self.worker.keep(event)
 
     def _book(self) -> None:
-        """Count the event, then end the hold: where that gets lost, the ledger finds it."""
+        """End the hold and count the event: where that gets lost, the ledger finds it."""
         kept, self._unbooked = self._unbooked, None
         if kept is None:
             return
-        self.worker.count(kept)
         event = kept.event
         cost = Decimal(event["cost"]) if event["cost"] is not None else None
         tokens = event["input_tokens"] + event["output_tokens"]
         self.worker.admission.settle(self.trace, cost=cost, tokens=tokens)
+        self.worker.count(kept)
 
 
 def _overdue(call: Call) -> Failure:
