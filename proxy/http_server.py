@@ -13,6 +13,7 @@ Upgrades are not followed.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import unquote
 
@@ -42,7 +43,9 @@ class ClientConnection(asyncio.Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
+        self._on_close = on_close
         self.app = cast("AsgiApp", config.loaded_app)
         self.state = server_state
         self.loop = _loop or asyncio.get_running_loop()
@@ -83,6 +86,8 @@ class ClientConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._on_close is not None:
+            self._on_close()
         self._waiting.clear()
         self.resume_writing()
         for request in (self._running, self._incoming):

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 
+from proxy.doorman import ABSENT, Counts
 from proxy.errors import scrub
 from proxy.memory import steady_allocator, without_source_lines
 from proxy.settings import ProxySettings, SettingsError, load_settings
@@ -198,6 +199,7 @@ class Launcher:
         self.listener = listener
         self.lock = lock
         self.children: dict[int, Child] = {}
+        self.counts = Counts(settings.workers)
         self.porter: int | None = None
         self.backend: Backend | None = None
         # End of file on the gate means that the porter no longer accepts connections.
@@ -272,6 +274,7 @@ class Launcher:
                 backend=self.backend,
                 entrance=Entrance(ready_fd, None if is_porter else self.gate),
                 gate_writer=self.gate_writer if is_porter else None,
+                counts=self.counts,
             )
         except KeyboardInterrupt:
             status = 0
@@ -329,6 +332,8 @@ class Launcher:
             if child.ready_fd >= 0:
                 os.close(child.ready_fd)
             forget_worker(pid, StateDirectory(self.settings.state_dir).metrics)
+            if child.slot >= 0:
+                self.counts.tell(child.slot, ABSENT)
             if child.slot >= 0 and not self.stopping:
                 self._plan_restart(child, status)
 
@@ -385,16 +390,6 @@ def _follow_parent(parent: int) -> None:
         os._exit(0)  # it was killed before we could ask for the signal
 
 
-class WorkerServer(uvicorn.Server):
-    """While it starts it waits for others, and keeps the port; told to leave, it leaves at once."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM or SIGINT."""
-        if not self.started:
-            os._exit(0)  # nobody was served, so nothing has to be finished
-        super().handle_exit(sig, frame)
-
-
 def serve(
     settings: ProxySettings,
     listener: socket.socket,
@@ -403,11 +398,13 @@ def serve(
     backend: "Backend | None",
     entrance: Entrance,
     gate_writer: int | None,
+    counts: Counts,
 ) -> int:
     """Body of a child: uvicorn with our edge until it is told to stop.
 
     `gate_writer` is the porter's: closing it lets the workers accept connections.
     """
+    from proxy.doorman import WorkerServer
     from proxy.edge import Edge
     from proxy.metrics import Metrics
     from proxy.porter import PorterServer, closing
@@ -418,7 +415,11 @@ def serve(
     worker = Worker(settings, slot=slot, metrics=Metrics(), backend=backend)
     edge = Edge(worker, on_started=entrance.enter)
     config = _server_config(settings, edge if gate_writer is None else closing(edge))
-    server = WorkerServer(config) if gate_writer is None else PorterServer(config, gate_writer)
+    server: uvicorn.Server
+    if gate_writer is None:
+        server = WorkerServer(config, counts, slot)
+    else:
+        server = PorterServer(config, gate_writer)
     server.run(sockets=[listener])
     return 0 if server.started else 3
 
