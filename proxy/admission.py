@@ -138,7 +138,8 @@ class Admission:
         index = self.book.exhausted(wanted, self.worker.clock.now_ms())
         if index is None:
             return None
-        self.spent_budgets.remember(request.trace, wanted.plan, index)
+        if wanted.plan.first.model == request.trace.model:  # not of the chain that is followed
+            self.spent_budgets.remember(request.trace, wanted.plan, index)
         return self._used_up(wanted, index)
 
     def _used_up(self, wanted: Reservation, index: int) -> Denied:
@@ -201,6 +202,7 @@ class Admission:
         finally:
             self._asking -= 1
         if reply.verdict == "unbuilt":
+            self.note_all()
             self.state.unbuilt()
             return None
         return reply
@@ -238,7 +240,8 @@ class Admission:
         if len(raw) < FOUND:  # nothing was looked at
             return
         budgets = wanted.plan.rules.budgets
-        for owner, places in wanted.plan.told:
+        told = () if self.book.knows_better(wanted, reply.heard_s) else wanted.plan.told
+        for owner, places in told:
             left = min([
                 budgets[p].limit_nano - raw[FOUND + 2 * p] - raw[FOUND + 2 * p + 1] for p in places
             ])  # fmt: skip
@@ -250,7 +253,7 @@ class Admission:
             for nano in wanted.nano:
                 raw[at] += nano
                 at += 2
-        self.book.saw(wanted, raw, FOUND, reply.now_ms)
+        self.book.saw(wanted, raw, FOUND, reply.now_ms, reply.heard_s)
 
     async def _count_tokens(
         self, request: AdmissionRequest, wanted: Reservation, denied: Denied
@@ -280,9 +283,13 @@ class Admission:
 
     def lost(self, error: LinkDown) -> None:
         """The shared counters cannot be reached."""
+        self.note_all()
+        self.state.lost(str(error))
+
+    def note_all(self) -> None:
+        """Before counting alone: the share begins with all that was told."""
         for grant in self.live.values():
             self.note(grant)
-        self.state.lost(str(error))
 
     def _alone(self, request: AdmissionRequest, wanted: Reservation) -> Denied | None:
         environment = request.trace.snapshot.environment if request.trace.snapshot else None

@@ -9,6 +9,7 @@ and this worker's own requests are entered in its windows, so that the first min
 outage begins with what was just admitted.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Balance:
     spent: int = 0
     held: int = 0
     seen_ms: int = 0
+    heard_s: float = 0.0  # time.monotonic() when that was heard
     local_spent: int = 0  # since the shared counters were lost
     local_held: int = 0  # of requests admitted alone that still run
     unreported: int = 0  # spent alone, and not yet known to have reached the ledger
@@ -132,18 +134,29 @@ class LocalBook:
 
     # --- what the shared counters tell -----------------------------------------------------
 
-    def saw(self, wanted: Reservation, found: list[int], at: int, now_ms: int) -> None:
+    def saw(
+        self, wanted: Reservation, found: list[int], at: int, now_ms: int, heard_s: float
+    ) -> None:
         """A reply told balances (spent and held of each budget, from a place in it on).
 
-        What was spent alone before is no longer set against them.
+        What was spent alone before is no longer set against them. A reply that is read late
+        says nothing of what a later one has told.
         """
         budgets = wanted.plan.rules.budgets
         for index, balance in enumerate(self._places(wanted.plan).balances):
+            if heard_s < balance.heard_s:
+                at += 2
+                continue
+            balance.heard_s = heard_s
             if now_ms - balance.seen_ms >= LATELY_MS:
                 self.balances.move_to_end(budgets[index].counter)
             balance.spent, balance.held = found[at], found[at + 1]
             balance.seen_ms, balance.local_spent = now_ms, 0
             at += 2
+
+    def knows_better(self, wanted: Reservation, heard_s: float) -> bool:
+        """Whether something was heard of one of the budgets since then."""
+        return any(heard_s < one.heard_s for one in self._places(wanted.plan).balances)
 
     def exhausted(self, wanted: Reservation, now_ms: int) -> int | None:
         """The first budget of the request that what was just spent leaves no room in.
@@ -181,6 +194,7 @@ class LocalBook:
             balance = self.balances.get(counter)
             if balance is not None:
                 balance.spent, balance.held, balance.seen_ms = spent, held, ms
+                balance.heard_s = time.monotonic()
                 balance.local_spent = 0
 
     def own(self, counter: str) -> int:

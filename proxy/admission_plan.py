@@ -48,6 +48,7 @@ class Plan:
     ends: datetime
     most: list[int]  # tokens that each window may ever take
     told: list[tuple[Owner, list[int]]]  # whose metrics tell what is left, with their budgets
+    generation: int  # of the book's plans
     wire: Any = None  # AdmitForm, made when it is first sent
     places: Any = None  # where the worker's own book counts it
     endings: dict[tuple[str, str | None], Ending] = field(default_factory=dict)
@@ -129,6 +130,7 @@ class PlanBook:
         self._is_told = told  # whether metrics tell what is left to a scope's subjects
         self._kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
         self._rates: dict[tuple[object, str], Rate] = {}
+        self._generation = 0  # of plans: how often all were forgotten
         self._changes = -1  # of the policies, when the plans were made
         self._snapshot: Snapshot | None = None
 
@@ -166,11 +168,13 @@ class PlanBook:
     def holds(self, plan: Plan, snapshot: Snapshot | None, at: datetime) -> bool:
         """Whether a plan that was found before would be found again."""
         current = self._rules.policies.changes == self._changes and snapshot is self._snapshot
-        return current and plan.begins <= at < plan.ends
+        made_since = plan.generation == self._generation  # the book was emptied for the last time
+        return current and made_since and plan.begins <= at < plan.ends
 
     def _forget(self, snapshot: Snapshot | None) -> None:
         self._kept.clear()
         self._rates.clear()
+        self._generation += 1
         self._changes, self._snapshot = self._rules.policies.changes, snapshot
 
     def compile(
@@ -211,6 +215,7 @@ class PlanBook:
             ends=ends,
             most=[window.tpm or NO_LIMIT for window in windows],
             told=list(told.items()),
+            generation=self._generation,
         )
 
     def _facts(self, policy: KeyPolicy, first: Deployment) -> dict[str, Any]:

@@ -116,6 +116,7 @@ class Heartbeat:
         if self.name in pulse.workers:
             book.workers, book.rank = len(pulse.workers), pulse.workers.index(self.name)
         if not pulse.epoch:
+            admission.note_all()
             admission.state.unbuilt()
             self._build()
             return

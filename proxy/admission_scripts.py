@@ -34,10 +34,11 @@ SWEEP_MAX = 200
 class Reply:
     """What the counters said of one call."""
 
-    __slots__ = ("_wanted", "epoch", "now_ms", "raw", "verdict")
+    __slots__ = ("_wanted", "epoch", "heard_s", "now_ms", "raw", "verdict")
 
     def __init__(self, raw: list[Any], wanted: Reservation) -> None:
         self.raw, self._wanted = raw, wanted
+        self.heard_s = time.monotonic()
         self.verdict: Verdict = _VERDICTS[raw[0]]
         self.now_ms: int = raw[1]
         self.epoch: str = raw[2].decode()

@@ -6,6 +6,7 @@ success is a Failure before anything reached the client, and what comes after a 
 LiteLLM's (lanes.py). Streams pass event by event as bytes; capture.py reads what it has to.
 """
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -71,7 +72,7 @@ class DirectLane:
             if call.gave_up:
                 exchange.leave()
 
-        if not origin.idle:
+        if not origin.is_at_hand(asyncio.get_running_loop().time()):
             call.sent()  # connecting may take a while
 
         return await self.upstream.answer(origin, request, timeout_s=call.timeout_s, begun=begun)

@@ -123,7 +123,6 @@ class Doorman:
             self._leave(NO_FILES_RETRY_S)
             return
         client.setblocking(False)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._connect(client))
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)
@@ -131,6 +130,7 @@ class Doorman:
 
     async def _connect(self, client: socket.socket) -> None:
         try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(lambda: self._protocol(self.tell), client)
         except OSError:
             client.close()  # it left again

@@ -87,6 +87,11 @@ class Request:
         self._left = True
         self._wake()
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether some of the answer was written."""
+        return self._written
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -167,6 +172,7 @@ class Request:
         """Status and header lines."""
         if self._start is None:
             raise InvalidAnswer("an answer begins with its start")
+        self.expects = False
         status, headers = self._start["status"], self._start.get("headers", ())
         has_length, closes = False, False
         for name, value in headers:

@@ -58,6 +58,9 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
+        self._in_head = True  # what comes belongs to a request's line and headers
+        self._head_bytes = 0  # that came meanwhile; a line that never ends is told nowhere else
+        self._is_too_large = False
         self._expects = False  # to be told that its body is wanted
         self._incoming: Request | None = None  # its body is being read
         self._unparsed_bytes = 0  # of its body
@@ -93,7 +96,7 @@ class ClientConnection(asyncio.Protocol):
         for request in (self._running, self._incoming):
             if request is not None:
                 request.left()
-        self._incoming = None
+        self._incoming = self._running = None
         self._parser = None  # they know each other
 
     def data_received(self, data: bytes) -> None:
@@ -101,6 +104,8 @@ class ClientConnection(asyncio.Protocol):
         if self._is_deaf:
             self._take_unparsed(data)
             return
+        if self._in_head:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -110,7 +115,8 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(400, "Invalid HTTP request received.")
             return
-        if self._header_bytes > HEADERS_MAX_BYTES:
+        too_long = self._in_head and self._head_bytes > HEADERS_MAX_BYTES
+        if too_long or self._is_too_large or self._header_bytes > HEADERS_MAX_BYTES:
             self._refuse(431, "The request's headers are too large.")
 
     def pause_writing(self) -> None:
@@ -139,6 +145,7 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._url, self._headers, self._header_bytes, self._expects = b"", [], 0, False
+        self._in_head, self._idle_since = True, self.loop.time()
 
     def on_url(self, url: bytes) -> None:
         """Its target, or a part of it."""
@@ -148,16 +155,19 @@ class ClientConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header line."""
         name = name.lower()
+        self._header_bytes += len(name) + len(value)
+        if not self._in_head:
+            return  # after a body in chunks: nothing that the request could still be about
         self._headers.append((name, value))
         if name == b"expect":
             self._expects = value.lower() == b"100-continue"
-        self._header_bytes += len(name) + len(value)
 
     def on_headers_complete(self) -> None:
         """All but the body is there."""
-        if self._header_bytes > HEADERS_MAX_BYTES:
-            return
-        self._header_bytes = 0
+        self._is_too_large = self._is_too_large or self._header_bytes > HEADERS_MAX_BYTES
+        if self._is_too_large:
+            return  # refused as soon as the parser returns
+        self._in_head, self._header_bytes, self._head_bytes = False, 0, 0
         parser, url = self._parser, self._url
         if url.startswith(b"/") and b"?" not in url and b"#" not in url:
             raw_path, query = url, b""
@@ -196,13 +206,19 @@ class ClientConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         request, self._incoming = self._incoming, None
+        self._idle_since = self.loop.time()
         if request is None:
             return
         if self._parser.should_upgrade():
             # The parser stops here, before the body that some clients send all the same (Java's,
             # when it would rather speak HTTP/2). We go on without it; nothing may follow.
             request.keep_alive = False
-            length = next((v for n, v in self._headers if n == b"content-length"), b"0")
+            told = dict(self._headers)
+            if b"transfer-encoding" in told:
+                self._incoming = request
+                self._refuse(501, "A body in chunks cannot come with a wish to upgrade.")
+                return
+            length = told.get(b"content-length", b"0")
             if length.isdigit() and int(length):
                 self._incoming, self._unparsed_bytes = request, int(length)
                 return
@@ -211,7 +227,7 @@ class ClientConnection(asyncio.Protocol):
     def _take_unparsed(self, data: bytes) -> None:
         """Bytes of a body that the parser does not read."""
         request = self._incoming
-        if request is None or not data:
+        if request is None or not data or not self._unparsed_bytes:
             return
         request.came(data[: self._unparsed_bytes])
         self._unparsed_bytes = max(self._unparsed_bytes - len(data), 0)
@@ -248,6 +264,8 @@ class ClientConnection(asyncio.Protocol):
         self._timer = None
         if self._running is not None:
             return  # `answered` sets it again
+        if self._incoming is not None:
+            self._idle_since = self.loop.time()  # what is left of a refused body
         left_s = self._idle_since + self._idle_max_s - self.loop.time()
         if left_s <= 0:
             self.transport.close()
@@ -263,18 +281,22 @@ class ClientConnection(asyncio.Protocol):
             self._running.keep_alive = False
 
     def _refuse(self, status: int, text: str) -> None:
-        """What came is no request that could be served. One that is running gets its answer."""
+        """What came cannot be served. A whole request before it gets its answer."""
         logger.debug(text)
-        self._is_deaf = True
+        self._is_deaf, self._unparsed_bytes = True, 0
         self._waiting.clear()
-        if self._running is not None:
-            self._running.keep_alive = False
+        running, broken, self._incoming = self._running, self._incoming, None
+        if running is not None and running is not broken:
+            running.keep_alive = False
             return
-        body = text.encode()
-        self.transport.write(
-            b"%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n\r\n%b" % (STATUS_LINES[status], len(body), body)
-        )
+        if running is not None:
+            running.left()  # the rest of its body will never come
+        if running is None or not running.is_begun:
+            body = text.encode()
+            self.transport.write(
+                b"%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+                b"connection: close\r\n\r\n%b" % (STATUS_LINES[status], len(body), body)
+            )
         self.transport.close()
 
     def pause_reading(self) -> None:

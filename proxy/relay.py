@@ -236,6 +236,8 @@ class Relay:
     ) -> Failure | None:
         """LiteLLM has to be cancelled."""
         work, gone = asyncio.create_task(executor.attempt(call, self.answer)), watch.task()
+        if self.trace.grant is not None:
+            self.worker.admission.note(self.trace.grant)
         late_s = call.timeout_s + CANCEL_GRACE_S
         first = asyncio.FIRST_COMPLETED
         try:

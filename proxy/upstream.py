@@ -57,6 +57,10 @@ class Origin:
         self.tls = tls
         self.idle: deque[_Connection] = deque()  # the one used last at the right end
 
+    def is_at_hand(self, now: float) -> bool:
+        """Whether a connection is there that can be used. `now` is the loop's time."""
+        return bool(self.idle) and self.idle[-1].usable(now)
+
 
 class Upstream:
     """The connections of one worker. All calls from one event loop."""

@@ -8,7 +8,7 @@ import pytest
 from proxy import admission_spent
 from proxy.refusals import Refusal
 from proxy.worker import Worker
-from tests.proxy.documents import budget, policy, subject
+from tests.proxy.documents import PEPPER, budget, policy, sealed, subject
 from tests.proxy.drill import Drill
 
 ASKS: list[dict[str, Any]] = [{}, {"max_tokens": 5_000}, {"user": "jane"}]
@@ -89,3 +89,40 @@ async def test_callers_cannot_make_it_grow(drill: Drill, monkeypatch: pytest.Mon
     for number in range(50):
         await drill.try_admit(worker, user=f"customer {number}")
         assert len(worker.admission.spent_budgets) <= 10
+
+
+async def test_a_raised_budget_admits_although_others_keep_its_balance_fresh(drill: Drill) -> None:
+    """A feed of what changed leaves the key's own policy as it was."""
+    drill.keys.append(policy("beta"))
+    drill.subjects = [subject("team", "team-1", budgets=[budget("b", "1", limit_nano=1)])]
+    worker = await drill.worker()
+    for _ in range(2):
+        assert isinstance(await drill.try_admit(worker), Refusal)
+    assert worker.admission.spent(drill.request(worker)) is not None
+    raised = [subject("team", "team-1", budgets=[budget("b", "1000")])]
+    worker.apply_policies(
+        {
+            "version": drill.version + 1, "full": False, "pepper": sealed("pepper", PEPPER),
+            "keys": [], "removed": [], "subjects": raised, "removed_subjects": [],
+            "calendar": drill.calendar, "breaker_orders": [],
+        }
+    )  # fmt: skip
+    assert not isinstance(await drill.try_admit(worker, key="beta"), Refusal)
+    assert worker.admission.spent(drill.request(worker)) is None
+    assert not isinstance(await drill.try_admit(worker), Refusal)
+
+
+async def test_a_fallbacks_budget_is_not_that_of_the_model_asked_for(drill: Drill) -> None:
+    """The chain was followed since the model's own deployments were kept out."""
+    dear = budget("b", "1", limit_nano=1, model="dear")
+    drill.subjects = [subject("key", "key-alpha", budgets=[dear])]
+    worker = await drill.worker()
+    assert worker.snapshot is not None
+    rows = worker.snapshot.by_model
+    for _ in range(3):
+        trace = drill.request(worker)
+        with pytest.raises(Refusal):
+            await worker.admission.admit(
+                trace, targets=(*rows["chat"], *rows["dear"]), first=rows["dear"][0]
+            )
+    assert worker.admission.spent(drill.request(worker)) is None
