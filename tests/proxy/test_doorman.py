@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.doorman import ABSENT, MORE_AT_MOST, Counts
+from proxy.doorman import ABSENT, Counts
 from tests.proxy import control_plane
 from tests.proxy.control_plane import ControlPlanePeer
 from tests.proxy.documents import document, policy
@@ -76,7 +76,8 @@ def test_connections_are_spread(replica: Replica, count: int) -> None:
                 ask(client)
             counts = spread(replica)
             assert sum(counts) == count
-            assert counts[-1] - counts[0] <= MORE_AT_MOST + 2, counts
+            # On a quiet machine they differ by two; a busy one may not wake somebody in time.
+            assert counts[0] >= count // WORKERS // 2, counts
         deadline = time.monotonic() + 5
         while sum(spread(replica)) and time.monotonic() < deadline:
             time.sleep(0.05)
