@@ -1,111 +1,16 @@
-"""The protocol between clients and the edge: what is parsed, what is written, who waits for whom.
-
-A real uvicorn server on loopback with an application of the test's own, and bare sockets.
-"""
+"""The protocol between clients and the edge: what is parsed and written, who waits for whom."""
 
 import asyncio
-import contextlib
 import gc
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvicorn
 
 from proxy import http_request, http_server
-from proxy.http_server import ClientConnection
+from tests.proxy.http_site import GET, PATIENCE_S, Serve, answer, echo, heard, read_all, serve
 
-App = Callable[[Any, Any, Any], Awaitable[None]]
-Serve = Callable[..., Awaitable["Site"]]
-PATIENCE_S = 5.0
-GET = b"GET /here HTTP/1.1\r\nhost: test\r\n\r\n"
-
-
-class Site:
-    """A server with one application."""
-
-    def __init__(self, app: App, **options: Any) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.server = uvicorn.Server(
-            uvicorn.Config(
-                app, http=ClientConnection, ws="none", lifespan="off", log_config=None,
-                access_log=False, server_header=False, proxy_headers=False, **options,
-            )
-        )  # fmt: skip
-
-    async def start(self) -> None:
-        self.task = asyncio.create_task(self.server.serve(sockets=[self.listener]))
-        while not self.server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0.01)
-
-    async def stop(self) -> None:
-        self.server.should_exit = True
-        await asyncio.wait_for(self.task, PATIENCE_S)
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(*self.listener.getsockname(), limit=2**24)
-
-    async def ask(self, *parts: bytes) -> bytes:
-        """Everything the server says until it closes the connection, or falls silent."""
-        reader, writer = await self.connect()
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(0.02)
-        said = await heard(reader)
-        writer.close()
-        return said
-
-
-async def heard(reader: asyncio.StreamReader, silence_s: float = 0.3) -> bytes:
-    said = b""
-    with contextlib.suppress(TimeoutError):
-        while piece := await asyncio.wait_for(reader.read(65536), silence_s):
-            said += piece
-    return said
-
-
-@pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    sites = []
-
-    async def start(app: App, **options: Any) -> Site:
-        site = Site(app, **options)
-        sites.append(site)
-        await site.start()
-        return site
-
-    yield start
-    for site in sites:
-        await site.stop()
-
-
-async def read_all(receive: Any) -> bytes:
-    body = b""
-    while True:
-        message = await receive()
-        assert message["type"] == "http.request"
-        body += bytes(message["body"])
-        if not message["more_body"]:
-            return body
-
-
-def answer(
-    send: Any, body: bytes, *headers: tuple[bytes, bytes], status: int = 200
-) -> Awaitable[None]:
-    async def both() -> None:
-        lines = [(b"content-length", str(len(body)).encode()), *headers]
-        await send({"type": "http.response.start", "status": status, "headers": lines})
-        await send({"type": "http.response.body", "body": body})
-
-    return both()
-
-
-async def echo(scope: Any, receive: Any, send: Any) -> None:
-    body = await read_all(receive)
-    told = f"{scope['method']} {scope['path']} {scope['raw_path'].decode()} "
-    await answer(send, told.encode() + scope["query_string"] + b" " + body)
+__all__ = ["serve"]
 
 
 async def test_requests_follow_each_other_on_one_connection(serve: Serve) -> None:
@@ -454,79 +359,3 @@ async def test_nothing_of_a_connection_is_left_in_cycles(serve: Serve) -> None:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-
-
-# --- what is broken ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("more", [b"", b"4\r\nmore\r\n0\r\n\r\n"])
-async def test_a_broken_body_is_never_taken_for_a_whole_one(serve: Serve, more: bytes) -> None:
-    served = []
-
-    async def takes(scope: Any, receive: Any, send: Any) -> None:
-        with contextlib.suppress(AssertionError):
-            served.append(await read_all(receive))
-            await answer(send, b"charged")
-
-    site = await serve(takes)
-    head = b"POST /b HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
-    said = await site.ask(head + b"3\r\nabc\r\n", b"zz\r\n", more)
-    assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert served == []
-    said = await site.ask(GET + head + b"3\r\nabc\r\n", b"zz\r\n", more)
-    assert said.count(b"HTTP/1.1 200") == 1
-    assert served == [b""]
-
-
-async def test_large_headers_are_refused_whatever_follows(serve: Serve) -> None:
-    site = await serve(echo)
-    large = b"GET /big HTTP/1.1\r\n" + b"".join(
-        b"x-%d: %b\r\n" % (n, b"a" * 1000) for n in range(80)
-    )
-    said = await site.ask(large + b"\r\n" + GET)
-    assert said.startswith(b"HTTP/1.1 431 ")
-    assert b"/here" not in said
-
-
-async def test_a_header_line_that_never_ends_is_refused(serve: Serve) -> None:
-    site = await serve(echo)
-    said = await site.ask(b"GET / HTTP/1.1\r\nx: ", *[b"a" * 30_000] * 4)
-    assert said.startswith(b"HTTP/1.1 431 ")
-
-
-async def test_what_follows_a_body_is_no_header_of_the_request(serve: Serve) -> None:
-    seen: list[Any] = []
-
-    async def looks(scope: Any, receive: Any, send: Any) -> None:
-        await read_all(receive)
-        seen.extend(scope["headers"])
-        await answer(send, b"ok")
-
-    site = await serve(looks)
-    head = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
-    assert (await site.ask(head + b"1\r\nz\r\n0\r\nx-late: 1\r\n\r\n")).endswith(b"ok")
-    assert seen == [(b"transfer-encoding", b"chunked")]
-
-
-async def test_a_body_in_chunks_with_a_wish_to_upgrade_is_refused_plainly(serve: Serve) -> None:
-    site = await serve(echo)
-    wish = b"connection: upgrade\r\nupgrade: h2c\r\ntransfer-encoding: chunked\r\n"
-    said = await site.ask(b"POST / HTTP/1.1\r\n" + wish + b"\r\n1\r\nz\r\n0\r\n\r\n")
-    assert said.startswith(b"HTTP/1.1 501 ")
-    assert said.count(b"HTTP/1.1") == 1
-
-
-async def test_a_refused_upload_may_take_its_time(serve: Serve) -> None:
-    async def refuse(scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, b"no", status=401)
-
-    site = await serve(refuse, timeout_keep_alive=1)
-    parts = [b"a" * 10] * 8
-    reader, writer = await site.connect()
-    writer.write(b"POST / HTTP/1.1\r\ncontent-length: 80\r\n\r\n")
-    for part in parts:
-        writer.write(part)
-        await asyncio.sleep(0.25)
-    writer.write(GET)
-    assert (await heard(reader)).count(b"HTTP/1.1 401") == 2
-    writer.close()
