@@ -27,6 +27,7 @@ modules
     answers      what clients ask and what the provider answers
     mock         the provider
     machine      cores, processes, their CPU time and memory
+    control      a server that only computes, to compare tails with
     wrk, pace    load without a pause, and load at a fixed rate
     ours, rivals gateways and how to start them
     variants     which of them are measured, and how they are called

@@ -88,7 +88,7 @@ def measured(cores: Cores, plan: Matrix) -> Results:
         try:
             for part in plan.plans:
                 bench.run(part)
-            phases.paced(bench, plan)
+            phases.paced(bench, plan, home)
             phases.first_token(bench, plan)
             if replica is not None:
                 phases.two_workers(bench, plan, replica, redis_url, home)

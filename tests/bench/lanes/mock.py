@@ -118,10 +118,10 @@ def _content_length(head: bytes) -> int:
     return int(lowered[start + 15 :].split(b"\r\n", 1)[0])
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, protocol: type[Provider] = Provider) -> None:
     """Answer until killed."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Provider, "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(protocol, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
 

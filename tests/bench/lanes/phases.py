@@ -2,6 +2,8 @@
 
 import contextlib
 import statistics
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.lanes import machine, ours, pace, wrk
@@ -9,7 +11,7 @@ from tests.bench.lanes.machine import BenchError
 from tests.bench.lanes.matrix import Matrix
 from tests.bench.lanes.measure import Bench
 from tests.bench.lanes.variants import BY_NAME, Case
-from tests.proxy.replica import Replica
+from tests.proxy.replica import Replica, free_port
 
 PLAIN_64 = Case(False, 0, 64)
 STREAM_16 = Case(True, 0, 16)
@@ -19,22 +21,50 @@ SHARE_FOR_FIRST_TOKEN = 0.5
 FIRST_TOKENS_MIN = 150
 FIRST_TOKENS_MAX_S = 12.0
 WORKERS_S = 5.0
+CONTROL_MAXIMUM_S = 3.0
 
 
-def paced(bench: Bench, matrix: Matrix) -> None:
-    """Direct lane and mock at the same share of the lane's own maximum rate."""
+def paced(bench: Bench, matrix: Matrix, home: Path) -> None:
+    """Direct lane and mock at the same share of the lane's own maximum rate.
+
+    Beside them, at that share of its own, a server that only computes, for as long as the lane
+    does when it is loaded to its maximum: what that share alone costs on this machine.
+    """
     maximum = bench.results.rate(PLAIN_64, "direct")
     if not maximum or not matrix.paced_rounds:
         return
     bench.results.paced_rate = rate = SHARE_OF_MAXIMUM * maximum
-    for number in range(matrix.paced_rounds):
-        for name in ("mock", "direct"):
-            told = _pace(bench, name, PLAIN_64, rate, matrix.paced_seconds)
-            bench.results.paced.setdefault(name, []).append(told)
-            bench.log(
-                f"{rate:,.0f}/s at 64 connections, round {number + 1}, {name}: "
-                f"p50 {told.p50_ms:.2f} ms, p99 {told.p99_ms:.2f} ms"
-            )
+    cpu_ms = bench.results.median(PLAIN_64, "direct", lambda sample: sample.cpu_ms or 0.0) or 0.0
+    bench.results.control_cpu_ms = cpu_ms
+    port = free_port()
+    command = [sys.executable, "-m", "tests.bench.lanes.control", str(port), str(cpu_ms)]
+    with machine.process(command, home / "control.log", cores=bench.cores.gateway, port=port):
+        for number in range(matrix.paced_rounds):
+            for name in ("mock", "direct"):
+                told = _pace(bench, name, PLAIN_64, rate, matrix.paced_seconds)
+                bench.results.paced.setdefault(name, []).append(told)
+                _say_paced(bench, number, name, rate, told)
+            _control(bench, port, number, matrix.paced_seconds)
+
+
+def _control(bench: Bench, port: int, number: int, seconds: float) -> None:
+    request = bench.site.request(BY_NAME["mock"], PLAIN_64)
+    path = request.url.removeprefix(bench.site.provider)
+    request = replace(request, url=f"http://127.0.0.1:{port}{path}")
+    most = wrk.run(request, connections=64, seconds=CONTROL_MAXIMUM_S, cores=bench.cores.load)
+    rate = SHARE_OF_MAXIMUM * most.rate
+    told = pace.run(
+        request, stream=False, rate=rate, connections=64, seconds=seconds, cores=bench.cores.load
+    )
+    bench.results.control.append(told)
+    _say_paced(bench, number, "control", rate, told)
+
+
+def _say_paced(bench: Bench, number: int, name: str, rate: float, told: pace.Paced) -> None:
+    bench.log(
+        f"{rate:,.0f}/s at 64 connections, round {number + 1}, {name}: "
+        f"p50 {told.p50_ms:.2f} ms, p99 {told.p99_ms:.2f} ms"
+    )
 
 
 def first_token(bench: Bench, matrix: Matrix) -> None:
