@@ -91,9 +91,13 @@ def build_counters() -> str:
     return "epoch-1"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def started_cached(simulator: Simulator) -> Iterator[CachedGateway]:
-    """One replica with two workers for all tests of the cache."""
+    """One replica with two workers for the tests of a module.
+
+    Not of the session: its workers would sweep holds and have counters built in the Valkey
+    database that other tests use after them.
+    """
     peer = ControlPlanePeer()
     peer.build_counters = build_counters
     with control_plane.running(peer):

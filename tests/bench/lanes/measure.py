@@ -162,6 +162,8 @@ class Bench:
             loaded = machine.tree_cpu_s(pid) - before_cpu if pid else None
         answered = figures.requests + watch.count
         self.wait_events(variant, answered)
+        if variant.server == "ours":
+            self._wait_cut(variant, before_calls)
         cpu = machine.tree_cpu_s(pid) - before_cpu if pid else None
         memory = machine.memory_mb(pid) if pid else None
         self.results.bodies += watch.count
@@ -209,14 +211,24 @@ class Bench:
 
     def wait_events(self, variant: Variant, answered: int) -> None:
         """Until every answered request has been told of, or nothing comes any more."""
+        if variant.event:
+            self._wait_count(variant.event, answered)
+        self.quiet()
+
+    def _wait_count(self, kind: str, wanted: int) -> None:
+        """Until so many events of a kind have come, or nothing comes any more."""
         told, since = -1, time.monotonic()
-        while variant.event and (now := self.peer.counted().get(variant.event, 0)) < answered:
+        while (now := self.peer.counted().get(kind, 0)) < wanted:
             if now != told:
                 told, since = now, time.monotonic()
             elif time.monotonic() - since > SILENCE_MAX_S:
                 break
             time.sleep(0.1)
-        self.quiet()
+
+    def _wait_cut(self, variant: Variant, before: dict[str, int]) -> None:
+        """Requests that were cut are told of, too; with many of them LiteLLM takes its time."""
+        called = self.calls().get(variant.model, 0) - before.get(variant.model, 0)
+        self._wait_count("events", called)
 
     def _balance(
         self, variant: Variant, case: Case, answered: int, before: dict[str, int]
