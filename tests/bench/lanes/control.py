@@ -3,9 +3,9 @@
     python -m tests.bench.lanes.control PORT CPU_MS
 
 It waits for nobody, keeps nothing and has one step where a gateway has three. Loaded at the same
-share of its own maximum, it shows how long requests stand in line on this machine because of
-nothing but that share and the machine's own pauses: no gateway with as much work for each
-request has a shorter tail.
+share of its own maximum, it shows how long requests stand in line because of that share and the
+machine's own pauses. It is a comparison and no bound: a tight loop needs no caches, and it takes
+its requests one by one where a gateway shares work among those that wait.
 """
 
 import sys

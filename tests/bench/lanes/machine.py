@@ -146,11 +146,9 @@ def idling() -> str:
         polls_ns = int(Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns").read_text())
     except (OSError, ValueError):
         return ""
-    return (
-        f"which poll {polls_ns // 1000} µs before they halt, "
-        if polls_ns
-        else ("which halt as soon as they are idle, ")
-    )
+    if not polls_ns:
+        return "which halt as soon as they are idle, "
+    return f"which poll {polls_ns // 1000} µs before they halt, "
 
 
 def python() -> str:

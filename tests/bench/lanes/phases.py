@@ -57,6 +57,8 @@ def _control(bench: Bench, port: int, number: int, seconds: float) -> None:
         request, stream=False, rate=rate, connections=64, seconds=seconds, cores=bench.cores.load
     )
     bench.results.control.append(told)
+    if told.wrong:
+        bench.results.problems.append(f"control: {told.wrong} wrong answers at {rate:,.0f}/s")
     _say_paced(bench, number, "control", rate, told)
 
 
