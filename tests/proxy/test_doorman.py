@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from tests.proxy.replica import running as running_replica
 
 HEALTH = b"GET /health HTTP/1.1\r\nhost: test\r\n\r\n"
 WORKERS = 3
+ROUNDS = 7
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +72,19 @@ def spread(replica: Replica) -> list[int]:
 
 @pytest.mark.parametrize("count", [6, 60])
 def test_connections_are_spread(replica: Replica, count: int) -> None:
-    for _ in range(2):  # the second time after the first ones have left
+    fewest = []
+    for _ in range(ROUNDS):  # after the first, those of the one before have left
         with clients(replica, count) as found:
             for client in found:
                 ask(client)
             counts = spread(replica)
             assert sum(counts) == count
-            # On a quiet machine they differ by two; a busy one may not wake somebody in time.
-            assert counts[0] >= count // WORKERS // 2, counts
+            fewest.append(counts[0])
         deadline = time.monotonic() + 5
         while sum(spread(replica)) and time.monotonic() < deadline:
             time.sleep(0.05)
+    # The door is left for milliseconds only: on a busy machine somebody may sleep through a round.
+    assert statistics.median(fewest) >= count // WORKERS // 2, fewest
 
 
 def test_a_worker_that_hangs_keeps_nobody_out(replica: Replica) -> None:
