@@ -42,7 +42,7 @@ class Results:
 
     samples: dict[tuple[Case, str], list[Sample]] = field(default_factory=dict)
     paced: dict[str, list[pace.Paced]] = field(default_factory=dict)  # plain, at 70%
-    paced_rate: float = 0.0
+    paced_rates: list[float] = field(default_factory=list)  # requests/s, by round
     control: list[pace.Paced] = field(default_factory=list)  # a server that only computes
     control_cpu_ms: float = 0.0  # so long for each request
     first_token: dict[str, list[pace.Paced]] = field(default_factory=dict)

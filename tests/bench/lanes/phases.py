@@ -21,25 +21,26 @@ SHARE_FOR_FIRST_TOKEN = 0.5
 FIRST_TOKENS_MIN = 150
 FIRST_TOKENS_MAX_S = 12.0
 WORKERS_S = 5.0
-CONTROL_MAXIMUM_S = 3.0
+MAXIMUM_S = 2.0
 
 
 def paced(bench: Bench, matrix: Matrix, home: Path) -> None:
     """Direct lane and mock at the same share of the lane's own maximum rate.
 
     Beside them, at that share of its own, a server that only computes, for as long as the lane
-    does when it is loaded to its maximum: what that share alone costs on this machine.
+    does when it is loaded to its maximum: what that share alone costs on this machine. Each
+    maximum is measured just before: a core that has slowed down meanwhile has another one.
     """
-    maximum = bench.results.rate(PLAIN_64, "direct")
-    if not maximum or not matrix.paced_rounds:
+    if bench.results.rate(PLAIN_64, "direct") is None or not matrix.paced_rounds:
         return
-    bench.results.paced_rate = rate = SHARE_OF_MAXIMUM * maximum
     cpu_ms = bench.results.median(PLAIN_64, "direct", lambda sample: sample.cpu_ms or 0.0) or 0.0
     bench.results.control_cpu_ms = cpu_ms
     port = free_port()
     command = [sys.executable, "-m", "tests.bench.lanes.control", str(port), str(cpu_ms)]
     with machine.process(command, home / "control.log", cores=bench.cores.gateway, port=port):
         for number in range(matrix.paced_rounds):
+            rate = SHARE_OF_MAXIMUM * _maximum(bench)
+            bench.results.paced_rates.append(rate)
             for name in ("mock", "direct"):
                 told = _pace(bench, name, PLAIN_64, rate, matrix.paced_seconds)
                 bench.results.paced.setdefault(name, []).append(told)
@@ -47,11 +48,25 @@ def paced(bench: Bench, matrix: Matrix, home: Path) -> None:
             _control(bench, port, number, matrix.paced_seconds)
 
 
+def _maximum(bench: Bench) -> float:
+    """What the direct lane can do now, with 64 connections."""
+    variant = BY_NAME["direct"]
+    bench.peer.forget()
+    most = wrk.run(
+        bench.site.request(variant, PLAIN_64),
+        connections=64, seconds=MAXIMUM_S, cores=bench.cores.load,
+    )  # fmt: skip
+    if most.broken or most.not_2xx:
+        bench.note(variant, PLAIN_64, [f"failed at its maximum: {most}"])
+    bench.wait_events(variant, most.requests)
+    return most.rate
+
+
 def _control(bench: Bench, port: int, number: int, seconds: float) -> None:
     request = bench.site.request(BY_NAME["mock"], PLAIN_64)
     path = request.url.removeprefix(bench.site.provider)
     request = replace(request, url=f"http://127.0.0.1:{port}{path}")
-    most = wrk.run(request, connections=64, seconds=CONTROL_MAXIMUM_S, cores=bench.cores.load)
+    most = wrk.run(request, connections=64, seconds=MAXIMUM_S, cores=bench.cores.load)
     rate = SHARE_OF_MAXIMUM * most.rate
     told = pace.run(
         request, stream=False, rate=rate, connections=64, seconds=seconds, cores=bench.cores.load
@@ -116,6 +131,10 @@ def two_workers(bench: Bench, matrix: Matrix, one: Replica, redis_url: str, home
     worker carries 1 / (CPU seconds per request) on its core. Two carry what their busiest
     can, on a core of its own: 1 / (CPU seconds per request * share of the busiest). Both are
     loaded in turn. Two workers run beside the load here, which makes their requests dearer.
+
+    Twice the workers are asked by twice the connections: how many requests a worker does in a
+    turn of its loop, and so what each of them costs, goes with the connections it has. What
+    the same connections cost when two workers share them is told beside it.
     """
     if not matrix.worker_rounds or bench.results.rate(PLAIN_64, "direct") is None:
         return
@@ -124,23 +143,31 @@ def two_workers(bench: Bench, matrix: Matrix, one: Replica, redis_url: str, home
     cores = frozenset(everything[-2:]) if spare else bench.cores.all
     load = bench.cores.all - cores if spare else bench.cores.all
     figures: dict[str, list[float]] = {}
+    each = PLAIN_64.connections
     with ours.replica(bench.peer, redis_url, home, cores=cores, workers=2) as two:
         ours.wait_ready(bench.peer, workers=3)
-        _loaded(bench, two, load, 2.0)
+        _loaded(bench, two, load, 2 * each, 2.0)
         for _ in range(matrix.worker_rounds):
-            for name, found, where in (("one", one, bench.cores.load), ("two", two, load)):
-                for part, value in _loaded(bench, found, where, WORKERS_S).items():
+            for name, found, where, connections in (
+                ("one", one, bench.cores.load, each),
+                ("two", two, load, 2 * each),
+                ("halved", two, load, each),
+            ):
+                for part, value in _loaded(bench, found, where, connections, WORKERS_S).items():
                     figures.setdefault(f"{name} {part}", []).append(value)
     told = {name: statistics.median(values) for name, values in figures.items()}
-    told["computed"] = told["one cpu_ms"] / (told["two cpu_ms"] * told["two busiest"])
-    told["measured"] = told["two rate"] / told["one rate"]
-    told["ratio"] = told["measured" if spare else "computed"]
+    for name in ("two", "halved"):
+        told[f"{name} computed"] = told["one cpu_ms"] / (
+            told[f"{name} cpu_ms"] * told[f"{name} busiest"]
+        )
+        told[f"{name} measured"] = told[f"{name} rate"] / told["one rate"]
+    told["ratio"] = told["two measured" if spare else "two computed"]
     bench.results.workers = told
     bench.log(f"two workers against one: {told}")
 
 
 def _loaded(
-    bench: Bench, replica: Replica, load: frozenset[int], seconds: float
+    bench: Bench, replica: Replica, load: frozenset[int], connections: int, seconds: float
 ) -> dict[str, float]:
     """Rate, CPU of all its processes per request, and the busiest worker's share."""
     variant = BY_NAME["direct"]
@@ -152,7 +179,7 @@ def _loaded(
     )
     pid = ours.pid_of(replica)
     before, each = machine.tree_cpu_s(pid), _cpu_of_children(replica)
-    figures = wrk.run(request, connections=64, seconds=seconds, cores=load)
+    figures = wrk.run(request, connections=connections, seconds=seconds, cores=load)
     bench.wait_events(variant, figures.requests)
     used = machine.tree_cpu_s(pid) - before
     after = _cpu_of_children(replica)
@@ -160,7 +187,7 @@ def _loaded(
     if not figures.requests or figures.broken or figures.not_2xx:
         raise BenchError(f"the replica failed under load: {figures}")
     events = bench.peer.counted().get(variant.event, 0)
-    if not figures.requests <= events <= figures.requests + 64:
+    if not figures.requests <= events <= figures.requests + connections:
         bench.note(variant, PLAIN_64, [f"{figures.requests} answers and {events} events"])
     return {
         "rate": figures.rate,

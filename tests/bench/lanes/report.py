@@ -89,11 +89,12 @@ def _paced(results: Results) -> list[str]:
         return []
     found = [
         "",
-        f"**Plain at a fixed rate**: {results.paced_rate:,.0f} requests/s over 64 connections, "
-        "70% of the direct lane's own maximum",
+        f"**Plain at a fixed rate**: 64 connections, 70% of the direct lane's own maximum just "
+        f"before, {_range(results.paced_rates, ',.0f')} requests/s; {len(results.paced_rates)} "
+        "rounds",
         "",
-        "| variant | p50 | p99 |",
-        "|---|---|---|",
+        "| variant | p50 | p99 | p99 of the rounds |",
+        "|---|---|---|---|",
     ]
     shown = (
         ("straight to the mock", results.paced["mock"]),
@@ -106,9 +107,14 @@ def _paced(results: Results) -> list[str]:
     )
     for title, rounds in shown:
         p50 = statistics.median(told.p50_ms for told in rounds)
-        p99 = statistics.median(told.p99_ms for told in rounds)
-        found.append(f"| {title} | {p50:.2f} ms | {p99:.2f} ms |")
+        tails = [told.p99_ms for told in rounds]
+        p99 = statistics.median(tails)
+        found.append(f"| {title} | {p50:.2f} ms | {p99:.2f} ms | {_range(tails, '.2f')} ms |")
     return found
+
+
+def _range(values: list[float], form: str) -> str:
+    return f"{min(values):{form}} to {max(values):{form}}"
 
 
 def _first_token(results: Results) -> list[str]:
@@ -137,11 +143,18 @@ def _workers(results: Results) -> list[str]:
         return []
     return [
         "",
-        f"**Two workers**: {told['two cpu_ms']:.3f} ms of CPU per request against "
-        f"{told['one cpu_ms']:.3f} with one, the busier of the two with "
-        f"{told['two busiest']:.0%} of the work: {told['computed']:.2f} times the capacity. "
-        f"Requests/s beside the load on the same cores: {told['two rate']:,.0f} against "
-        f"{told['one rate']:,.0f}.",
+        "**Two workers**, plain, provider 0 ms, against one with 64 connections; capacity is "
+        "computed from CPU time (`phases.py`), requests/s are beside the load on the same cores",
+        "",
+        "| workers | connections | CPU per request | share of the busier | capacity | requests/s |",
+        "|---|---|---|---|---|---|",
+        f"| one | 64 | {told['one cpu_ms']:.3f} ms | | 1 | {told['one rate']:,.0f} |",
+        *(
+            f"| two | {connections} | {told[f'{name} cpu_ms']:.3f} ms | "
+            f"{told[f'{name} busiest']:.0%} | {told[f'{name} computed']:.2f} x | "
+            f"{told[f'{name} rate']:,.0f} |"
+            for name, connections in (("two", 128), ("halved", 64))
+        ),
     ]
 
 
