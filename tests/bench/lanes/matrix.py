@@ -33,9 +33,10 @@ class Matrix:
 
 FULL = Matrix(
     plans=(
-        Plan(Case(False, 0, 16), EVERYBODY, rounds=4),
-        Plan(Case(True, 0, 16), EVERYBODY, rounds=4),
-        Plan(Case(False, 0, 1), EVERYBODY, rounds=4, seconds=3.0),
+        # What most bounds look at: the machine's slow spells take seconds, so rounds are short.
+        Plan(Case(False, 0, 16), EVERYBODY, rounds=8, seconds=2.0),
+        Plan(Case(True, 0, 16), EVERYBODY, rounds=8, seconds=2.0),
+        Plan(Case(False, 0, 1), EVERYBODY, rounds=6, seconds=2.0),
         Plan(Case(False, 0, 64), OWN, rounds=3),
         Plan(Case(False, 0, 256), OWN, rounds=2),
         Plan(Case(False, 20, 64), SERIOUS, rounds=2),

@@ -121,13 +121,13 @@ class Bench:
         return False
 
     def run(self, plan: Plan) -> None:
-        """All rounds of a case."""
+        """All rounds of a case; every other one backwards, so that nobody is always the later."""
         able = [name for name in plan.variants if self.can(name, plan.case)]
         for name in able:
             self._warm(BY_NAME[name], plan)
         self.quiet()
         for number in range(plan.rounds):
-            for name in able:
+            for name in able if number % 2 == 0 else reversed(able):
                 sample = self.once(BY_NAME[name], plan.case, plan.seconds)
                 self.results.samples.setdefault((plan.case, name), []).append(sample)
                 self.log(
