@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.bench.lanes import machine, matrix, ours, phases, report, rivals, wrk
+from tests.bench.lanes import machine, matrix, ours, phases, report, rivals, workers, wrk
 from tests.bench.lanes.bounds import judged
 from tests.bench.lanes.machine import BenchError, Cores, process
 from tests.bench.lanes.matrix import LATENCIES, Matrix
@@ -91,7 +91,7 @@ def measured(cores: Cores, plan: Matrix) -> Results:
             phases.paced(bench, plan, home)
             phases.first_token(bench, plan)
             if replica is not None:
-                phases.two_workers(bench, plan, replica, redis_url, home)
+                workers.two_workers(bench, plan, replica, redis_url, home)
         except (BenchError, OSError, AssertionError, httpx.HTTPError) as error:
             # What was measured until then is told.
             results.problems.append(str(error))

@@ -66,8 +66,8 @@ BOUNDS = (
     Bound("refusal of an unknown key / LiteLLM tuned", 60, "x",
           _against(PLAIN, "unknown", "tuned")),
     Bound("refusal over budget / LiteLLM tuned", 60, "x", _against(PLAIN, "broke", "tuned")),
-    Bound("two workers / one, 64 connections for each", 1.8, "x",
-          lambda results: results.workers.get("ratio")),
+    Bound("two workers on two cores / one on one, 64 connections each", 1.8, "x",
+          lambda results: results.workers.get("two times")),
     Bound("LiteLLM lane with all rules / LiteLLM tuned, plain", 0.95, "x",
           _against(PLAIN, "lane", "tuned")),
 )  # fmt: skip

@@ -93,6 +93,14 @@ def wait_listening(child: "subprocess.Popen[bytes]", port: int, log: Path) -> No
     raise BenchError(f"{child.args!r} never listened: {log.read_text()[-2000:]}")
 
 
+def move(pids: Sequence[int], cores: frozenset[int]) -> None:
+    """Processes that run, with all their threads, go on on these cores."""
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), cores)
+
+
 def tree(pid: int) -> list[int]:
     """A process and everything that came from it."""
     found = [pid]

@@ -49,7 +49,7 @@ FULL = Matrix(
     paced_rounds=12,
     paced_seconds=3.0,
     first_token=("mock", "litellm", "tuned", "lane", "direct"),
-    worker_rounds=4,
+    worker_rounds=8,
 )
 QUICK = Matrix(
     plans=(
@@ -66,7 +66,7 @@ QUICK = Matrix(
     paced_rounds=4,
     paced_seconds=3.0,
     first_token=("mock", "tuned", "direct"),
-    worker_rounds=2,
+    worker_rounds=4,
 )
 
 

@@ -46,7 +46,7 @@ class Results:
     control: list[pace.Paced] = field(default_factory=list)  # a server that only computes
     control_cpu_ms: float = 0.0  # so long for each request
     first_token: dict[str, list[pace.Paced]] = field(default_factory=dict)
-    workers: dict[str, float] = field(default_factory=dict)
+    workers: dict[str, float] = field(default_factory=dict)  # one, two, halved: medians
     problems: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)  # variant -> why
     events: int = 0
