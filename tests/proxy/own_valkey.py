@@ -42,15 +42,19 @@ class OwnValkey:
             self._process.wait()
             self._process = None
 
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     def pause(self) -> None:
         """It keeps its connections and answers nobody."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """It answers again, also what was asked meanwhile."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager

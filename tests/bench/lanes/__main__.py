@@ -54,7 +54,9 @@ def surroundings(
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gwb-")))
         port = free_port()
         command = [sys.executable, "-m", "tests.bench.lanes.mock", str(port)]
-        stack.enter_context(process(command, home / "mock.log", cores=cores.load, port=port))
+        provider = stack.enter_context(
+            process(command, home / "mock.log", cores=cores.load, port=port)
+        )
         site = Site(f"http://127.0.0.1:{port}")
         valkey = stack.enter_context(own_valkey.running())
         peer = stack.enter_context(ours.peer(valkey.url, cores.load))
@@ -78,7 +80,8 @@ def surroundings(
             replica = stack.enter_context(ours.replica(peer, valkey.url, home, cores=cores.gateway))
             site.ports["ours"], site.pids["ours"] = replica.port, ours.pid_of(replica)
             ours.wait_ready(peer, workers=1)
-        yield Bench(site, cores, peer, results, say), replica, valkey.url, home
+        bench = Bench(site, cores, peer, results, say, servers=(provider, valkey.pid))
+        yield bench, replica, valkey.url, home
 
 
 def measured(cores: Cores, plan: Matrix) -> Results:

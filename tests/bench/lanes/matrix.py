@@ -34,9 +34,9 @@ class Matrix:
 FULL = Matrix(
     plans=(
         # What most bounds look at: the machine's slow spells take seconds, so rounds are short.
-        Plan(Case(False, 0, 16), EVERYBODY, rounds=8, seconds=2.0),
-        Plan(Case(True, 0, 16), EVERYBODY, rounds=8, seconds=2.0),
-        Plan(Case(False, 0, 1), EVERYBODY, rounds=6, seconds=2.0),
+        Plan(Case(False, 0, 16), EVERYBODY, rounds=6, seconds=2.0),
+        Plan(Case(True, 0, 16), EVERYBODY, rounds=6, seconds=2.0),
+        Plan(Case(False, 0, 1), EVERYBODY, rounds=5, seconds=2.0),
         Plan(Case(False, 0, 64), OWN, rounds=3),
         Plan(Case(False, 0, 256), OWN, rounds=2),
         Plan(Case(False, 20, 64), SERIOUS, rounds=2),
@@ -49,7 +49,7 @@ FULL = Matrix(
     paced_rounds=12,
     paced_seconds=3.0,
     first_token=("mock", "litellm", "tuned", "lane", "direct"),
-    worker_rounds=8,
+    worker_rounds=6,
 )
 QUICK = Matrix(
     plans=(

@@ -43,6 +43,7 @@ class Results:
     samples: dict[tuple[Case, str], list[Sample]] = field(default_factory=dict)
     paced: dict[str, list[pace.Paced]] = field(default_factory=dict)  # plain, at 70%
     paced_rates: list[float] = field(default_factory=list)  # requests/s, by round
+    paced_first_in_line: bool = False  # provider and Valkey never waited for the load
     control: list[pace.Paced] = field(default_factory=list)  # a server that only computes
     control_cpu_ms: float = 0.0  # so long for each request
     first_token: dict[str, list[pace.Paced]] = field(default_factory=dict)
@@ -100,6 +101,7 @@ class Bench:
     peer: Any
     results: Results
     log: Callable[[str], None]
+    servers: tuple[int, ...] = ()  # processes of the provider and of Valkey
     # By kind and variant: what it can do when the provider takes no time.
     _rates: dict[tuple[bool, str], float] = field(default_factory=dict)
 

@@ -26,6 +26,9 @@ def paced(bench: Bench, matrix: Matrix, home: Path) -> None:
     Beside them, at that share of its own, a server that only computes, for as long as the lane
     does when it is loaded to its maximum: what that share alone costs on this machine. Each
     maximum is measured just before: a core that has slowed down meanwhile has another one.
+
+    In earnest provider and Valkey have cores of their own. Here they share one with the load,
+    whose turns of milliseconds would be their tail: they are let in at once.
     """
     if bench.results.rate(PLAIN_64, "direct") is None or not matrix.paced_rounds:
         return
@@ -33,7 +36,10 @@ def paced(bench: Bench, matrix: Matrix, home: Path) -> None:
     bench.results.control_cpu_ms = cpu_ms
     port = free_port()
     command = [sys.executable, "-m", "tests.bench.lanes.control", str(port), str(cpu_ms)]
-    with machine.process(command, home / "control.log", cores=bench.cores.gateway, port=port):
+    with (
+        machine.process(command, home / "control.log", cores=bench.cores.gateway, port=port),
+        machine.first_in_line(bench.servers) as bench.results.paced_first_in_line,
+    ):
         for number in range(matrix.paced_rounds):
             rate = SHARE_OF_MAXIMUM * _maximum(bench)
             bench.results.paced_rates.append(rate)

@@ -91,7 +91,7 @@ def _paced(results: Results) -> list[str]:
         "",
         f"**Plain at a fixed rate**: 64 connections, 70% of the direct lane's own maximum just "
         f"before, {_range(results.paced_rates, ',.0f')} requests/s; {len(results.paced_rates)} "
-        "rounds",
+        "rounds" + ("; provider and Valkey before the load" if results.paced_first_in_line else ""),
         "",
         "| variant | p50 | p99 | p99 of the rounds |",
         "|---|---|---|---|",
