@@ -34,21 +34,20 @@ def two_workers(bench: Bench, matrix: Matrix, one: Replica, redis_url: str, home
     everything = sorted(bench.cores.all)
     spare = len(everything) >= 4
     pair = frozenset(everything[-2:]) if spare else bench.cores.all
-    others = bench.cores.all - pair
-    alone = (bench.cores.gateway, others if spare else bench.cores.gateway)
-    both = (pair, others if spare else pair)
+    around_one = bench.cores.all - pair if spare else bench.cores.gateway
+    around_two = bench.cores.all - pair if spare else pair
     each = CASE.connections
     rounds: list[dict[str, float]] = []
     with ours.replica(bench.peer, redis_url, home, cores=pair, workers=2) as two:
         ours.wait_ready(bench.peer, workers=3)
         with _surroundings(bench, one, two) as around:
-            _loaded(bench, two, both[1], 2 * each, WARM_UP_S)
+            _loaded(bench, two, around_two, 2 * each, WARM_UP_S)
             for _ in range(matrix.worker_rounds):
                 found: dict[str, float] = {}
                 for name, replica, where, connections in (
-                    ("one", one, alone[1], each),
-                    ("two", two, both[1], 2 * each),
-                    ("halved", two, both[1], each),
+                    ("one", one, around_one, each),
+                    ("two", two, around_two, 2 * each),
+                    ("halved", two, around_two, each),
                 ):
                     machine.move(around, where)
                     told = _loaded(bench, replica, where, connections, SECONDS)
@@ -64,10 +63,8 @@ def two_workers(bench: Bench, matrix: Matrix, one: Replica, redis_url: str, home
 @contextlib.contextmanager
 def _surroundings(bench: Bench, *replicas: Replica) -> Iterator[list[int]]:
     """The bench's processes that are no gateway; they are back on their cores at the end."""
-    gateways = {*bench.site.pids.values(), *map(ours.pid_of, replicas), os.getpid()}
-    apart = {os.getpid()}
-    for pid in gateways - apart:
-        apart.update(machine.tree(pid))
+    gateways = {*bench.site.pids.values(), *map(ours.pid_of, replicas)}
+    apart = {os.getpid(), *(member for pid in gateways for member in machine.tree(pid))}
     around = [pid for pid in machine.tree(os.getpid()) if pid not in apart]
     try:
         yield around
