@@ -67,8 +67,8 @@ lock: $(STAMP) ## compile requirements/*.in to lock files with hashes
 		$(COMPILE) requirements/$$part.in -c requirements/dev.txt -o requirements/$$part.txt || exit 1; \
 	done
 
-# BENCH="--quick" for four minutes of it, BENCH="--write" for docs/performance.md.
-bench: $(STAMP) ## the gateway against LiteLLM and Portkey (25 minutes; needs wrk)
+# BENCH="--quick" for six minutes of it, BENCH="--write" for docs/performance.md.
+bench: $(STAMP) ## the gateway against LiteLLM and Portkey (half an hour; needs wrk)
 	$(BIN)/python -m tests.bench.lanes $(BENCH)
 
 ledger: $(STAMP) ## the ledger's figures of docs/performance.md on this machine

@@ -30,8 +30,8 @@ def ratio(results: Results, case: Case, name: str, to: str) -> float | None:
 
     Within a round the two ran moments apart, so what else the machine did weighs on both.
     """
-    rounds = zip(results.rates(case, name), results.rates(case, to), strict=False)
-    found = [above / below for above, below in rounds if above and below]
+    above, below = results.rates(case, name), results.rates(case, to)
+    found = [above[number] / below[number] for number in above if below.get(number)]
     return statistics.median(found) if found else None
 
 

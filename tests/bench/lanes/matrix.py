@@ -35,6 +35,8 @@ FULL = Matrix(
     plans=(
         # What most bounds look at: the machine's slow spells take seconds, so rounds are short.
         Plan(Case(False, 0, 16), EVERYBODY, rounds=6, seconds=2.0),
+        # Two that a few per cent decide between, and whose rounds differ by a tenth.
+        Plan(Case(False, 0, 16), ("tuned", "lane"), rounds=14, seconds=2.0),
         Plan(Case(True, 0, 16), EVERYBODY, rounds=6, seconds=2.0),
         Plan(Case(False, 0, 1), EVERYBODY, rounds=5, seconds=2.0),
         Plan(Case(False, 0, 64), OWN, rounds=3),
@@ -59,6 +61,7 @@ QUICK = Matrix(
             rounds=2,
             seconds=3.0,
         ),
+        Plan(Case(False, 0, 16), ("tuned", "lane"), rounds=6, seconds=2.0),
         Plan(Case(True, 0, 16), ("mock", "tuned", "lane", "direct"), rounds=2, seconds=3.0),
         Plan(Case(False, 0, 1), ("mock", "direct"), rounds=2, seconds=3.0),
         Plan(Case(False, 0, 64), ("mock", "direct"), rounds=2, seconds=3.0),

@@ -30,6 +30,7 @@ MISSES_MAX = 0.01
 class Sample:
     """One variant, once."""
 
+    round: int  # of its case, from 0; the variants of a round ran moments apart
     figures: wrk.Figures
     cpu_ms: float | None  # of the gateway's processes, per request
     memory_mb: float | None
@@ -59,9 +60,17 @@ class Results:
         samples = self.samples.get((case, name))
         return statistics.median(figure(sample) for sample in samples) if samples else None
 
-    def rates(self, case: Case, name: str) -> list[float]:
-        """Requests per second, round by round."""
-        return [sample.figures.rate for sample in self.samples.get((case, name), [])]
+    def rates(self, case: Case, name: str) -> dict[int, float]:
+        """Requests per second by round."""
+        samples = self.samples.get((case, name), [])
+        return {sample.round: sample.figures.rate for sample in samples}
+
+    def rounds(self, case: Case) -> int:
+        """How many there were so far; not all of them had every variant."""
+        return 1 + max(
+            (samples[-1].round for (of, _), samples in self.samples.items() if of == case),
+            default=-1,
+        )
 
     def rate(self, case: Case, name: str) -> float | None:
         """Requests per second."""
@@ -128,9 +137,10 @@ class Bench:
         for name in able:
             self._warm(BY_NAME[name], plan)
         self.quiet()
-        for number in range(plan.rounds):
+        first = self.results.rounds(plan.case)
+        for number in range(first, first + plan.rounds):
             for name in able if number % 2 == 0 else reversed(able):
-                sample = self.once(BY_NAME[name], plan.case, plan.seconds)
+                sample = self.once(BY_NAME[name], plan.case, plan.seconds, number)
                 self.results.samples.setdefault((plan.case, name), []).append(sample)
                 self.log(
                     f"{plan.case.title}, round {number + 1}, {name}: "
@@ -147,8 +157,8 @@ class Bench:
         if not plan.case.ms:
             self._rates[plan.case.stream, variant.name] = max(found.rate, 1.0)
 
-    def once(self, variant: Variant, case: Case, seconds: float) -> Sample:
-        """Load a variant once; checks everything that can be checked."""
+    def once(self, variant: Variant, case: Case, seconds: float, number: int) -> Sample:
+        """Load a variant in this round; checks everything that can be checked."""
         rate = self._rates.get((case.stream, variant.name))
         if rate:
             seconds = max(seconds, min(SECONDS_MAX, TURNS * case.connections / rate))
@@ -173,6 +183,7 @@ class Bench:
         found += self._balance(variant, case, answered, before_calls)
         self.note(variant, case, found, figures)
         return Sample(
+            number,
             figures,
             cpu * 1000 / max(1, answered) if cpu is not None else None,
             memory,
