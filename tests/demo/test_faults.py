@@ -53,7 +53,7 @@ EXPECTED: list[tuple[str, type[Exception], dict[str, type[Exception]]]] = [
 
 
 async def _call(kind: str, simulator: Simulator, **more: Any) -> Any:
-    ask = {"model": CHAT[kind], "messages": HELLO, "max_retries": 0, "timeout": 0.5, **more}
+    ask = {"model": CHAT[kind], "messages": HELLO, "max_retries": 0, "timeout": 20, **more}
     return await litellm.acompletion(**ask, **litellm_params(kind, simulator))
 
 
@@ -68,7 +68,7 @@ async def test_failure_before_the_answer(
 ) -> None:
     simulator.control(kind=kind, faults=[{"type": fault}])
     with pytest.raises(others.get(kind, usual)):
-        await _call(kind, simulator)
+        await _call(kind, simulator, timeout=1 if fault == "timeout" else 20)
     report = await asyncio.to_thread(simulator.settled_ledger)  # the client must close meanwhile
     row = row_of(report, kind, CHAT[kind])
     assert row["ok"] == 0
@@ -115,7 +115,7 @@ async def test_slow_first_token(simulator: Simulator) -> None:
     simulator.control(model="gpt-4o", faults=[fault])
     await _call("openai", simulator, timeout=5)
     (entry,) = simulator.ledger(detail=True)["requests"]
-    assert 300 <= entry["latency_ms"] < 1500
+    assert 300 <= entry["latency_ms"] < 4000
 
 
 def test_scripted_status_with_retry_after(simulator: Simulator) -> None:

@@ -62,7 +62,7 @@ async def test_stream_that_litellm_abandons(kind: str, simulator: Simulator) -> 
 
 async def test_client_that_leaves_before_the_answer(simulator: Simulator) -> None:
     simulator.control(model="gpt-4o", latency_ms=5_000)
-    async with httpx.AsyncClient(timeout=0.2) as client:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(20, read=0.5)) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.post(
                 f"{simulator.base_url}/openai/v1/chat/completions",

@@ -25,7 +25,7 @@ NOWHERE = "redis://127.0.0.1:1/0"
 
 def snapshot(**rules: Any) -> Snapshot:
     """One deployment and quick rules."""
-    breaker = {**BREAKER, "consecutive_failures": 2, "open_s": 1, "half_open_permits": 3, **rules}
+    breaker = {**BREAKER, "consecutive_failures": 2, "open_s": 2, "half_open_permits": 3, **rules}
     content = document([deployment(DEP, "chat", "openai/gpt-4o", None)], [], breaker=breaker)
     return build_snapshot(envelope(1, content, {}), environment=ENVIRONMENT, fleet_key=FLEET_KEY)
 
@@ -206,7 +206,7 @@ async def test_orders_are_followed_once_by_the_fleet(fleet: Fleet) -> None:
     one.follow([order(1, "open")])
     await until(lambda: is_open(two))
     two.follow([order(1, "open")])
-    await asyncio.sleep(1.2)  # longer than open_s: opened by hand stays open
+    await asyncio.sleep(2.2)  # longer than open_s: opened by hand stays open
     assert is_open(one)
     assert await two.acquire(DEP) is None
     two.follow([order(2, "close")])
