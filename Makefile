@@ -67,7 +67,7 @@ lock: $(STAMP) ## compile requirements/*.in to lock files with hashes
 		$(COMPILE) requirements/$$part.in -c requirements/dev.txt -o requirements/$$part.txt || exit 1; \
 	done
 
-# BENCH="--quick" for six minutes of it, BENCH="--write" for docs/performance.md.
+# BENCH="--quick" for some eight minutes of it, BENCH="--write" for docs/performance.md.
 bench: $(STAMP) ## the gateway against LiteLLM and Portkey (half an hour; needs wrk)
 	$(BIN)/python -m tests.bench.lanes $(BENCH)
 

@@ -63,8 +63,8 @@ def test_rollups_equal_the_ledger(filled: None) -> None:
 
 
 def test_weekdays_are_busier_than_weekends_and_days_than_nights(filled: None) -> None:
-    # Without the program that ran away: it was blocked so many days before the demonstration
-    # was made, so the time and day of its last, busiest hours are those of this test's run.
+    # Without the program that ran away: it was blocked 3.6 days before the demonstration was
+    # made, so at what time of which day it was busiest depends on when this test runs.
     runaway = VirtualKey.objects.get(name=RUNAWAY[0], environment__slug=tables.MAIN)
     usual = UsageEvent.objects.exclude(key_id=runaway.pk)
     local = [at.astimezone(BERLIN) for at in usual.values_list("started_at", flat=True)]

@@ -67,8 +67,9 @@ async def test_failure_before_the_answer(
     simulator: Simulator,
 ) -> None:
     simulator.control(kind=kind, faults=[{"type": fault}])
+    more = {"timeout": 1} if fault == "timeout" else {}
     with pytest.raises(others.get(kind, usual)):
-        await _call(kind, simulator, timeout=1 if fault == "timeout" else 20)
+        await _call(kind, simulator, **more)
     report = await asyncio.to_thread(simulator.settled_ledger)  # the client must close meanwhile
     row = row_of(report, kind, CHAT[kind])
     assert row["ok"] == 0
