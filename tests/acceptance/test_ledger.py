@@ -121,6 +121,24 @@ def _cost(row: dict[str, Any]) -> Decimal:
     return sum((count * PRICES[unit] for unit, count in counts.items()), Decimal())
 
 
+def _consumed(stack: Stack, events: list[dict[str, Any]]) -> dict[tuple[str, str], Counter[str]]:
+    """Calls and tokens by kind and upstream model, as our events tell them."""
+    by_id = {identity: name for name, identity in stack.deployments.items()}
+    kinds = CHAT_MODELS | {
+        "openai-flaky": ("openai", "gpt-4.1-mini"),
+        "openai-dead": ("openai", "gpt-4.1-nano"),
+    }
+    ours: dict[tuple[str, str], Counter[str]] = {}
+    for event in events:
+        for attempt in event["attempts"]:
+            row = ours.setdefault(kinds[by_id[attempt["deployment"]]], Counter())
+            row["requests"] += 1
+        if event["deployment_id"]:
+            row = ours.setdefault(kinds[by_id[event["deployment_id"]]], Counter())
+            row.update({sort: event[sort] for sort in TOKEN_SORTS})
+    return ours
+
+
 def test_ledger_equals_what_was_served(mixed_stack: Stack) -> None:
     stack = mixed_stack
     since = datetime.now(UTC)
@@ -137,19 +155,7 @@ def test_ledger_equals_what_was_served(mixed_stack: Stack) -> None:
         count for name, count in outcomes.items() if name.startswith("status")
     )
 
-    by_id = {identity: name for name, identity in stack.deployments.items()}
-    kinds = CHAT_MODELS | {
-        "openai-flaky": ("openai", "gpt-4.1-mini"),
-        "openai-dead": ("openai", "gpt-4.1-nano"),
-    }
-    ours: dict[tuple[str, str], Counter[str]] = {}
-    for event in events:
-        for attempt in event["attempts"]:
-            row = ours.setdefault(kinds[by_id[attempt["deployment"]]], Counter())
-            row["requests"] += 1
-        if event["deployment_id"]:
-            row = ours.setdefault(kinds[by_id[event["deployment_id"]]], Counter())
-            row.update({sort: event[sort] for sort in TOKEN_SORTS})
+    ours = _consumed(stack, events)
     theirs = {
         (row["kind"], row["model"]): Counter(
             {name: row[name] for name in ("requests", *TOKEN_SORTS)}
