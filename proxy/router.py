@@ -20,6 +20,7 @@ from typing import Any
 import litellm
 from litellm.types.router import Deployment as RouterDeployment
 
+from proxy.cycles import let_go_of_streams
 from proxy.errors import scrub
 from proxy.snapshot import Deployment, Snapshot, SnapshotError
 
@@ -30,7 +31,7 @@ RETIRE_AFTER_S = 30.0
 
 def new_router() -> litellm.Router:
     """An empty Router, set up the way this gateway uses it."""
-    return litellm.Router(
+    router = litellm.Router(
         model_list=[],
         # The relay decides what is called next; a group of one leaves nothing to choose.
         num_retries=0,
@@ -41,6 +42,8 @@ def new_router() -> litellm.Router:
         ignore_invalid_deployments=False,
         set_verbose=False,
     )
+    let_go_of_streams(router)
+    return router
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,128 @@
+"""What was answered is gone without the garbage collector, and whole as long as it is read."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from proxy.cycles import let_go_of_answers
+
+CLOSED_MAX_S = 5.0
+
+
+@pytest.fixture(autouse=True)
+def without_collector() -> Iterator[None]:
+    """Whatever goes, goes by itself."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def a_stream() -> tuple[Any, "weakref.ref[Any]"]:
+    """One as the Router gives it, and what it was made around."""
+    from proxy.router import new_router
+
+    router = new_router()
+    router.add_deployment(deployment_of("greeter"))
+    stream = await router.acompletion(
+        model="greeter", messages=[{"role": "user", "content": "hello"}], stream=True
+    )
+    (inner,) = [
+        cell.cell_contents
+        for cell in type(stream).__init__.__closure__
+        if not isinstance(cell.cell_contents, type)
+    ]
+    return stream, weakref.ref(inner)
+
+
+def deployment_of(name: str) -> Any:
+    from litellm.types.router import Deployment
+
+    params = {"model": "openai/gpt-4o", "api_key": "sk-none", "mock_response": "hello yourself"}
+    return Deployment(model_name=name, litellm_params=params, model_info={"id": name})
+
+
+async def read(stream: Any) -> str:
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+
+def told_when_closed(inner: "weakref.ref[Any]") -> asyncio.Event:
+    closed, stream = asyncio.Event(), inner()
+    close = type(stream).aclose
+
+    async def aclose() -> None:
+        closed.set()
+        await close(inner())
+
+    stream.aclose = aclose
+    return closed
+
+
+def test_a_stream_that_was_read_is_gone_without_the_collector() -> None:
+    async def run() -> None:
+        stream, inner = await a_stream()
+        assert inner() is not None
+        assert await read(stream) == "hello yourself"
+        del stream
+        await asyncio.sleep(0)
+        assert inner() is None
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_is_left_half_way_is_closed_and_gone() -> None:
+    async def run() -> None:
+        stream, inner = await a_stream()
+        closed = told_when_closed(inner)
+        await anext(stream)
+        del stream
+        await asyncio.wait_for(closed.wait(), CLOSED_MAX_S)
+        await asyncio.sleep(0.01)
+        assert inner() is None
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def answers_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpx.Response, "aclose", httpx.Response.aclose)  # as it was, afterwards
+    let_go_of_answers()
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body that comes in two."""
+
+    closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"one "
+        yield b"two"
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.usefixtures("answers_let_go")
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_that_was_read_is_gone_without_the_collector(streamed: bool) -> None:
+    async def run() -> None:
+        body = Pieces()
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=body))
+        async with httpx.AsyncClient(transport=transport) as client:
+            request = client.build_request("GET", "http://provider.test/")
+            answer = await client.send(request, stream=streamed)
+            assert await answer.aread() == b"one two"
+            assert answer.is_closed
+            assert body.closed
+            await answer.aclose()  # again
+            assert answer.content == b"one two"
+            gone = weakref.ref(answer)
+            del answer
+            assert gone() is None
+
+    asyncio.run(run())
