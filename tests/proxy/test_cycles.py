@@ -53,6 +53,7 @@ async def read(stream: Any) -> str:
 
 def told_when_closed(inner: "weakref.ref[Any]") -> asyncio.Event:
     closed, stream = asyncio.Event(), inner()
+    assert stream is not None
     close = type(stream).aclose
 
     async def aclose() -> None:
