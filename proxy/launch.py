@@ -230,7 +230,7 @@ class Launcher:
         steady_allocator()
         gc.disable()  # nothing of it is garbage: a fifth less time
         from proxy.backend import LiteLlm, import_late_modules, load_tokenizers
-        from proxy.cycles import let_go_of_answers
+        from proxy.reference_cycles import let_go_of_answers
 
         import_late_modules()
         load_tokenizers()

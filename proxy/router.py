@@ -20,8 +20,8 @@ from typing import Any
 import litellm
 from litellm.types.router import Deployment as RouterDeployment
 
-from proxy.cycles import let_go_of_streams
 from proxy.errors import scrub
+from proxy.reference_cycles import let_go_of_streams
 from proxy.snapshot import Deployment, Snapshot, SnapshotError
 
 # 1.3 ms per upsert: a handful keeps the loop's longest stall in single milliseconds.

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy.cycles import let_go_of_answers
+from proxy.reference_cycles import let_go_of_answers
 
 CLOSED_MAX_S = 5.0
 
