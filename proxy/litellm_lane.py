@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from starlette.requests import ClientDisconnect
 
 from proxy.attempt import CALL, Call, Failure, Headers, Reported, Sink
 from proxy.errors import class_of_exception, class_of_status, error_text, refine, scrub
@@ -32,6 +33,10 @@ _YIELD_EVERY_S = 0.002
 _YIELD_ABANDONED_EVERY_S = 0.05  # what is read for its usage alone has little time
 
 
+class _TooLate(Exception):
+    """LiteLLM went on although it was cancelled."""
+
+
 class LiteLlmLane:
     """The executor that knows every provider."""
 
@@ -49,7 +54,7 @@ class LiteLlmLane:
             async with asyncio.timeout(call.timeout_s) as clock:
                 held.clock = clock
                 await self.backend.app(self._scope(call, len(body)), _body_once(body), held.take)
-        except TimeoutError:
+        except (TimeoutError, _TooLate):
             if held.passed or not clock.expired():
                 raise
             held.expired = True
@@ -70,7 +75,10 @@ class LiteLlmLane:
         ]
         return {
             "type": "http",
-            "asgi": {"version": "3.0"},
+            # From 2.4 on Starlette streams in the request's own task. Before, in one beside it,
+            # which ends when the client leaves: ours never does, and what ends our attempt left
+            # that task, its exception and their frames to the garbage collector.
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
             "method": "POST",
             "scheme": "http",
@@ -147,7 +155,7 @@ class _Held:
 
     async def _pass(self) -> None:
         if self.call.over or (self.clock is not None and self.clock.expired()):
-            raise TimeoutError  # LiteLLM went on although it was cancelled
+            raise _TooLate
         if self.clock is not None:
             self.clock.reschedule(None)
         self.passed = True
@@ -213,8 +221,9 @@ class _Held:
 
     def crashed(self, error: BaseException) -> Failure:
         """LiteLLM raised what it should have handled."""
-        while isinstance(error, ImportError) and error.__context__ is not None:
-            # Its handlers import its database client while handling; that is not the story.
+        while isinstance(error, ImportError | ClientDisconnect) and error.__context__ is not None:
+            # Not the story: its handlers import its database client while handling, and
+            # Starlette takes an OSError within a stream for one of the client's connection.
             error = error.__context__
         text = f"{type(error).__name__}: {error}"
         logger.error("litellm failed: %s", scrub(text, self.call.deployment.secrets)[:500])

@@ -2,8 +2,7 @@
 
 What hangs on a cycle stays until the garbage collector comes, and nobody is served meanwhile. Of
 each stream of LiteLLM's lane that was 390 objects, of each whole answer 60: rounds of 20 to 80 ms,
-and of more than a second in a worker with 256 streams side by side. Streams that their clients
-cut still leave some (decision 14).
+and of more than a second in a worker with 256 streams side by side (decision 14).
 """
 
 import asyncio
@@ -19,20 +18,24 @@ import litellm
 _closing: set[asyncio.Task[None]] = set()
 
 
+# What the Router calls with each stream, of chats and of the Responses API.
+_WRAPPERS = ("_acompletion_streaming_iterator", "_aresponses_streaming_iterator")
+
+
 def let_go_of_streams(router: litellm.Router) -> None:
-    """The Router's chat streams, from now on: each is forgotten once it was read or closed.
+    """The Router's streams, from now on: each is forgotten once it was read or closed.
 
     The Router makes a class for each of them, a class always is a cycle, and this one was made
-    around the whole stream. Relies on `_acompletion_streaming_iterator` and `_async_generator`
-    of LiteLLM; where one is missing the collector takes longer, and
-    tests/proxy/test_reference_cycles.py fails.
+    around the whole stream. Relies on `_WRAPPERS` and `_async_generator` of LiteLLM; where one is
+    missing the collector takes longer, and tests/proxy/test_reference_cycles.py fails.
     """
-    wrap: Callable[..., Awaitable[Any]] | None = getattr(
-        router, "_acompletion_streaming_iterator", None
-    )
-    if wrap is None:
-        return
+    for name in _WRAPPERS:
+        wrap: Callable[..., Awaitable[Any]] | None = getattr(router, name, None)
+        if wrap is not None:
+            setattr(router, name, _let_go_after(wrap))
 
+
+def _let_go_after(wrap: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(wrap)
     async def wrapped(*args: Any, **kwargs: Any) -> Any:
         stream = await wrap(*args, **kwargs)
@@ -41,7 +44,7 @@ def let_go_of_streams(router: litellm.Router) -> None:
             weakref.finalize(stream, _gone, type(stream), generator).atexit = False
         return stream
 
-    router._acompletion_streaming_iterator = wrapped
+    return wrapped
 
 
 def _gone(made: type, generator: AsyncGeneratorType[Any, None]) -> None:

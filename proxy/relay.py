@@ -11,6 +11,7 @@ closes the connection to the provider. No further attempt is made for nobody.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime
@@ -253,7 +254,10 @@ class Relay:
             if not work.done():
                 work.cancel()
                 await asyncio.wait({work}, timeout=CANCEL_GRACE_S)
-        if not work.done() or work.cancelled():
+        if not work.done():
+            return None
+        if work.cancelled():
+            _let_go(work)
             return None
         return work.result()
 
@@ -436,6 +440,13 @@ class Relay:
         tokens = event["input_tokens"] + event["output_tokens"]
         self.worker.admission.settle(self.trace, cost=cost, tokens=tokens)
         self.worker.count(kept)
+
+
+def _let_go(cancelled: "asyncio.Task[Failure | None]") -> None:
+    """Until somebody asks for it, a task keeps the exception that ended it, with every frame
+    that it passed: the whole request, in a cycle through LiteLlmLane's clock."""
+    with contextlib.suppress(asyncio.CancelledError):
+        cancelled.result()
 
 
 def _overdue(call: Call) -> Failure:

@@ -1,4 +1,4 @@
-"""A request that was admitted and answered, without a server, a provider or Redis around it."""
+"""Requests, asked, admitted and answered, without a server, a provider or Redis around them."""
 
 import base64
 from pathlib import Path
@@ -57,8 +57,8 @@ def worker_in(home: Path) -> Worker:
     return worker
 
 
-async def answered(worker: Worker) -> tuple[Trace, Capture]:
-    """A request that was admitted, and answered by its first attempt."""
+def asked(worker: Worker) -> Trace:
+    """A request that the edge has read and checked."""
     key, snapshot = worker.policies.find(new_key("alpha")), worker.snapshot
     assert key is not None
     assert snapshot is not None
@@ -69,6 +69,13 @@ async def answered(worker: Worker) -> tuple[Trace, Capture]:
     trace.body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
     trace.body["max_tokens"] = 100
     trace.demand = demand_of(trace.body, route.kind, body_bytes=100, form=False)
+    return trace
+
+
+async def answered(worker: Worker) -> tuple[Trace, Capture]:
+    """A request that was admitted, and answered by its first attempt."""
+    trace, snapshot = asked(worker), worker.snapshot
+    assert snapshot is not None
     rows = snapshot.by_model["chat"]
     await worker.admission.admit(trace, targets=rows, first=rows[0])
     assert trace.grant is not None

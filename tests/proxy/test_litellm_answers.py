@@ -1,11 +1,16 @@
 """What LiteLLM does after a provider has answered must not make a failure of the answer."""
 
+import asyncio
 import base64
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+
+from starlette.responses import StreamingResponse
 
 from proxy.attempt import Call, Failure, Reported
 from proxy.litellm_lane import LiteLlmLane
@@ -82,3 +87,56 @@ async def test_an_answer_that_was_lost_here_is_charged_and_nobody_is_blamed(
 async def test_a_status_of_the_provider_is_the_providers(tmp_path: Path) -> None:
     failure = await _failed(tmp_path, status=503)
     assert (failure.error_class, failure.status, failure.charged) == ("server_error", 503, False)
+
+
+class _Streams:
+    """Of LiteLLM: answers with a stream, also where nobody waits for it any more."""
+
+    internal_token = "t"
+    state: dict[str, Any] = {}
+
+    def __init__(self, *, slow: bool = False) -> None:
+        self._slow = slow
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._slow:
+            with contextlib.suppress(asyncio.CancelledError):  # as it does, in places
+                await asyncio.sleep(60)
+        await StreamingResponse(_breaks(), media_type="text/event-stream")(scope, receive, send)
+
+
+async def _breaks() -> AsyncIterator[bytes]:
+    yield b'data: {"choices":[]}\n\n'
+    raise ConnectionResetError("the provider hung up")
+
+
+class _Client:
+    """Takes what comes."""
+
+    async def start(self, status: int, headers: Any) -> None:
+        pass
+
+    async def body(self, chunk: bytes, *, last: bool) -> None:
+        pass
+
+
+async def _streamed(home: Path, backend: _Streams, *, timeout_s: float) -> Failure:
+    worker = worker_in(home)
+    trace, _ = await answered(worker)
+    assert worker.snapshot is not None
+    row = next(iter(worker.snapshot.deployments.values()))
+    call = Call(trace, row, b"", b"application/json", (), timeout_s=timeout_s)
+    failure = await LiteLlmLane(backend).attempt(call, _Client())  # type: ignore[arg-type]
+    assert failure is not None
+    return failure
+
+
+async def test_a_stream_whose_provider_hangs_up_says_so(tmp_path: Path) -> None:
+    failure = await _streamed(tmp_path, _Streams(), timeout_s=5)
+    assert (failure.error_class, failure.status) == ("server_error", 200)
+    assert "the provider hung up" in failure.message
+
+
+async def test_a_stream_that_begins_when_its_time_is_over_is_late(tmp_path: Path) -> None:
+    failure = await _streamed(tmp_path, _Streams(slow=True), timeout_s=0.05)
+    assert failure.error_class == "timeout"

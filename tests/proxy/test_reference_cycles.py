@@ -4,12 +4,19 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import StreamingResponse
 
+from gateway_admin.demo.simulator.connections import connection_params
+from gateway_admin.demo.simulator.process import running_simulator
+from proxy.lanes import Lanes
 from proxy.reference_cycles import let_go_of_answers
+from proxy.relay import Relay
+from tests.proxy.answered import asked, worker_in
 
 CLOSED_MAX_S = 5.0
 
@@ -28,23 +35,44 @@ async def a_stream() -> tuple[Any, "weakref.ref[Any]"]:
     from proxy.router import new_router
 
     router = new_router()
-    router.add_deployment(deployment_of("greeter"))
+    router.add_deployment(deployment_of("greeter", mock_response="hello yourself"))
     stream = await router.acompletion(
         model="greeter", messages=[{"role": "user", "content": "hello"}], stream=True
     )
+    return stream, weakref.ref(inner_of(stream))
+
+
+def inner_of(stream: Any) -> Any:
+    """What the stream's class was made around."""
     (inner,) = [
         cell.cell_contents
         for cell in type(stream).__init__.__closure__
         if not isinstance(cell.cell_contents, type)
     ]
-    return stream, weakref.ref(inner)
+    return inner
 
 
-def deployment_of(name: str) -> Any:
+def deployment_of(name: str, **params: Any) -> Any:
     from litellm.types.router import Deployment
 
-    params = {"model": "openai/gpt-4o", "api_key": "sk-none", "mock_response": "hello yourself"}
+    params = {"model": "openai/gpt-4o", "api_key": "sk-none", **params}
     return Deployment(model_name=name, litellm_params=params, model_info={"id": name})
+
+
+async def test_a_stream_of_responses_is_gone_without_the_collector() -> None:
+    from proxy.router import new_router
+
+    with running_simulator() as simulator:
+        router = new_router()
+        router.add_deployment(
+            deployment_of("teller", **connection_params("openai", simulator.base_url))
+        )
+        stream = await router.aresponses(model="teller", input="hello", stream=True)
+        source = weakref.ref(inner_of(stream))
+        assert [event.type async for event in stream][-1] == "response.completed"
+        del stream
+        await asyncio.sleep(0.01)
+        assert source() is None
 
 
 async def read(stream: Any) -> str:
@@ -127,3 +155,50 @@ def test_an_answer_that_was_read_is_gone_without_the_collector(streamed: bool) -
             assert gone() is None
 
     asyncio.run(run())
+
+
+class NeverEnds:
+    """Of LiteLLM: a provider whose stream goes on until somebody stops it."""
+
+    internal_token = "t"
+    state: dict[str, Any] = {}
+    response: "weakref.ref[Any]"
+
+    def facts_of(self, _row: Any) -> str:
+        return "provider"
+
+    def count_tokens(self, _model: str, _content: Any) -> int:
+        return 1
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        async def events() -> AsyncIterator[bytes]:
+            while True:
+                yield b'data: {"choices":[{"index":0,"delta":{"content":"on "}}]}\n\n'
+                await asyncio.sleep(0.01)
+
+        response = StreamingResponse(events(), media_type="text/event-stream")
+        self.response = weakref.ref(response)
+        await response(scope, receive, send)
+
+
+async def test_a_stream_that_its_client_cuts_is_gone_without_the_collector(tmp_path: Path) -> None:
+    worker, backend, gone = worker_in(tmp_path), NeverEnds(), asyncio.Event()
+    worker.backend = backend  # type: ignore[assignment]
+    worker.lanes = Lanes(backend, worker.ticker)  # type: ignore[arg-type]
+    trace = asked(worker)
+    trace.streaming = True
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if len(sent) == 3:
+            gone.set()
+
+    await Relay(worker, trace, {"headers": []}, receive, send).run(b"", b"application/json")
+    await asyncio.sleep(0.01)
+    assert sent[1]["body"].startswith(b"data: ")
+    assert backend.response() is None
