@@ -14,10 +14,11 @@ import orjson
 from proxy.attempt import BrokenStream, Call, Failure, Headers, Sink
 from proxy.direct_request import Endpoint
 from proxy.errors import class_of_status, error_text, refine, scrub
+from proxy.exchange import Exchange, UpstreamError
 from proxy.reset import reset_s
 from proxy.scan import SCAN_FROM_BYTES, SCANNED_KINDS
 from proxy.sse import error_in, first_event
-from proxy.upstream import Exchange, Upstream, UpstreamError
+from proxy.upstream import Upstream
 
 _HELD_MAX_BYTES = 64 * 1024  # of an error's body, or of a stream before its first event
 _JSON = (b"content-type", b"application/json")

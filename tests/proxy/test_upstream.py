@@ -7,15 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from proxy.exchange import BUFFERED_MAX_BYTES, Exchange, StaleConnection, UpstreamError
+from proxy.provider_connection import Origin
 from proxy.ticker import Ticker
-from proxy.upstream import (
-    BUFFERED_MAX_BYTES,
-    Exchange,
-    Origin,
-    StaleConnection,
-    Upstream,
-    UpstreamError,
-)
+from proxy.upstream import Upstream
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
