@@ -123,6 +123,7 @@ class Exchange:
     def end(self) -> None:
         """The reader is done. What has not come is not waited for: the connection is closed."""
         self._ticker.discard(self)
+        self._error = None  # once raised, it holds its reader's frames, and they hold us
         if not self._done:
             self._done = True
             self._connection.close()

@@ -6,7 +6,7 @@ Parsing is httptools' (llhttp, as in the server in front), transport and TLS are
 import asyncio
 import zlib
 from collections import deque
-from typing import cast
+from typing import Any, cast
 
 import httptools
 
@@ -39,7 +39,7 @@ class ProviderConnection(asyncio.Protocol):
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
         self._header_bytes = 0
@@ -104,6 +104,7 @@ class ProviderConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The provider is gone."""
         exchange = self._exchange
+        self._parser = None  # they know each other
         if exchange is None:
             if self in self._origin.idle:
                 self._origin.idle.remove(self)

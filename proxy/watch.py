@@ -50,8 +50,10 @@ class Watch:
         """The request is over."""
         self._on_leave = None
         self._ticker.discard(self)
-        if self._task is not None:
-            self._task.cancel()
+        # Not kept: a task holds what cancelled it, with its frame, and that frame holds us.
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
 
     def _begin(self) -> None:
         self._ticker.discard(self)

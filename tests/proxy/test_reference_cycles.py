@@ -1,7 +1,6 @@
 """What was answered is gone without the garbage collector, and whole as long as it is read."""
 
 import asyncio
-import gc
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,25 +8,25 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.responses import StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
 from gateway_admin.demo.simulator.connections import connection_params
 from gateway_admin.demo.simulator.process import running_simulator
 from proxy.lanes import Lanes
 from proxy.reference_cycles import let_go_of_answers
 from proxy.relay import Relay
+from proxy.watch import Watch
 from tests.proxy.answered import asked, worker_in
+from tests.proxy.left_over import alive, without_collector
 
 CLOSED_MAX_S = 5.0
 
 
 @pytest.fixture(autouse=True)
-def without_collector() -> Iterator[None]:
+def no_collector() -> Iterator[None]:
     """Whatever goes, goes by itself."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+    with without_collector():
+        yield
 
 
 async def a_stream() -> tuple[Any, "weakref.ref[Any]"]:
@@ -157,8 +156,8 @@ def test_an_answer_that_was_read_is_gone_without_the_collector(streamed: bool) -
     asyncio.run(run())
 
 
-class NeverEnds:
-    """Of LiteLLM: a provider whose stream goes on until somebody stops it."""
+class OfLiteLlm:
+    """What the relay needs of it; `app` answers a request."""
 
     internal_token = "t"
     state: dict[str, Any] = {}
@@ -169,6 +168,20 @@ class NeverEnds:
 
     def count_tokens(self, _model: str, _content: Any) -> int:
         return 1
+
+
+class Answers(OfLiteLlm):
+    """After a moment, in one piece."""
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.01)
+        response = JSONResponse({"choices": [], "usage": {"prompt_tokens": 1}})
+        self.response = weakref.ref(response)
+        await response(scope, receive, send)
+
+
+class NeverEnds(OfLiteLlm):
+    """A provider whose stream goes on until somebody stops it."""
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         async def events() -> AsyncIterator[bytes]:
@@ -181,12 +194,12 @@ class NeverEnds:
         await response(scope, receive, send)
 
 
-async def test_a_stream_that_its_client_cuts_is_gone_without_the_collector(tmp_path: Path) -> None:
-    worker, backend, gone = worker_in(tmp_path), NeverEnds(), asyncio.Event()
-    worker.backend = backend  # type: ignore[assignment]
-    worker.lanes = Lanes(backend, worker.ticker)  # type: ignore[arg-type]
+async def sent_by(backend: Any, home: Path, *, leaves_after: int | None) -> list[Any]:
+    """What a client gets, that stays or leaves after so many messages."""
+    worker, gone = worker_in(home), asyncio.Event()
+    worker.backend, worker.lanes = backend, Lanes(backend, worker.ticker)
     trace = asked(worker)
-    trace.streaming = True
+    trace.streaming = leaves_after is not None
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -195,10 +208,22 @@ async def test_a_stream_that_its_client_cuts_is_gone_without_the_collector(tmp_p
 
     async def send(message: Any) -> None:
         sent.append(message)
-        if len(sent) == 3:
+        if len(sent) == leaves_after:
             gone.set()
 
     await Relay(worker, trace, {"headers": []}, receive, send).run(b"", b"application/json")
     await asyncio.sleep(0.01)
-    assert sent[1]["body"].startswith(b"data: ")
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("backend", "leaves_after"), [(Answers(), None), (NeverEnds(), 3)], ids=["answered", "cut"]
+)
+async def test_a_request_is_gone_without_the_collector(
+    tmp_path: Path, backend: OfLiteLlm, leaves_after: int | None
+) -> None:
+    start, first = (await sent_by(backend, tmp_path, leaves_after=leaves_after))[:2]
+    assert start["status"] == 200
+    assert b'"choices"' in first["body"]
     assert backend.response() is None
+    assert alive(Watch) == []

@@ -1,6 +1,7 @@
 """The direct lane's HTTP client against servers that behave well, oddly and badly."""
 
 import asyncio
+import contextlib
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -8,9 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from proxy.exchange import BUFFERED_MAX_BYTES, Exchange, StaleConnection, UpstreamError
-from proxy.provider_connection import Origin
+from proxy.provider_connection import Origin, ProviderConnection
 from proxy.ticker import Ticker
 from proxy.upstream import Upstream
+from tests.proxy.left_over import alive, without_collector
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
@@ -313,6 +315,24 @@ def test_a_call_that_is_cancelled_before_an_answer_leaves_nothing_behind() -> No
                 await asyncio.wait_for(upstream.answer(origin, REQUEST, timeout_s=5), 0.05)
             assert len(upstream.ticker) == 0
             await asyncio.wait_for(closed.wait(), 5)
+
+    asyncio.run(story())
+
+
+def test_a_call_that_its_client_left_is_gone_without_the_collector() -> None:
+    async def leave_early(upstream: Upstream, origin: Origin) -> None:
+        exchange = await upstream.send(origin, REQUEST, timeout_s=5)
+        asyncio.get_running_loop().call_later(0.01, exchange.leave)
+        with contextlib.suppress(UpstreamError):
+            await exchange.head()
+        exchange.end()
+
+    async def story() -> None:
+        async with provider(silent) as (upstream, origin):
+            with without_collector():
+                await leave_early(upstream, origin)
+                await asyncio.sleep(0.01)
+                assert alive(Exchange, ProviderConnection, UpstreamError) == []
 
     asyncio.run(story())
 
