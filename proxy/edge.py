@@ -227,7 +227,7 @@ class Edge:
         if spent is not None:
             await self._refuse(spent, send, anthropic_shape=route.anthropic_shape, trace=trace)
             return
-        relay = Relay(self.worker, trace, scope, receive, send)
+        relay = Relay(self.worker, trace, scope, send)
         await relay.run(form, content_type)
 
     async def _prepare(self, trace: Trace, scope: Scope, receive: Receive) -> tuple[bytes, bytes]:

@@ -23,6 +23,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from proxy.http_request import STATUS_LINES, Request
+from proxy.watch import EXTENSION
 
 if TYPE_CHECKING:
     from proxy.worker import AsgiApp
@@ -69,6 +70,8 @@ class ClientConnection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()  # asked before the last answer was given
         self._reading_paused = False
         self._writable: asyncio.Future[None] | None = None  # set while the client takes nothing
+        self.has_left = False
+        self.on_leave: Callable[[], None] | None = None  # of the running request
 
     # --- asyncio ---------------------------------------------------------------------------
 
@@ -80,6 +83,7 @@ class ClientConnection(asyncio.Protocol):
             "client": get_remote_addr(self.transport),
             "server": get_local_addr(self.transport),
             "scheme": "https" if is_ssl(self.transport) else "http",
+            "extensions": {EXTENSION: self},
         }
         self._timer = self.loop.call_later(self._idle_max_s, self._close_if_idle)
 
@@ -97,7 +101,10 @@ class ClientConnection(asyncio.Protocol):
             if request is not None:
                 request.left()
         self._incoming = self._running = None
-        self._parser = None  # they know each other
+        self._parser, self._about = None, {}  # they know us
+        self.has_left = True
+        if self.on_leave is not None:
+            self.on_leave()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of requests."""

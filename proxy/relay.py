@@ -16,6 +16,7 @@ import logging
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from proxy.admission_refusals import TargetRefused
 from proxy.answer import Answer, anthropic_shape, gateway_headers, kept_headers, respond
@@ -32,8 +33,8 @@ from proxy.routing import Step, Walk
 from proxy.snapshot import Deployment
 from proxy.trace import Trace
 from proxy.usage import finished_event, needs_estimate, refused_event
-from proxy.watch import Watch
-from proxy.worker import Kept, Receive, Scope, Send, Worker
+from proxy.watch import EXTENSION, Watch
+from proxy.worker import Kept, Scope, Send, Worker
 
 __all__ = ["Relay", "respond"]
 
@@ -45,24 +46,21 @@ CANCEL_GRACE_S = 2.0
 class Relay:
     """One request on its way through its attempts."""
 
-    def __init__(
-        self, worker: Worker, trace: Trace, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    def __init__(self, worker: Worker, trace: Trace, scope: Scope, send: Send) -> None:
         assert worker.backend is not None
         self.worker = worker
         self.trace = trace
-        self.receive = receive
         self.send = send
         self.answer = Answer(trace, send, self._settle)
         self.answer.extra_headers = lambda: worker.admission.headers(trace)
         self.settled = False
         self._settling = False
         self._headers = scope["headers"]
+        self._watch = Watch(scope["extensions"][EXTENSION])
         self._call: Call | None = None
         self._prepared: Prepared | None = None
         self._unbooked: Kept | None = None
         self._permit: Permit | None = None
-        self._watch: Watch | None = None
 
     async def run(self, body: bytes, content_type: bytes) -> None:
         """Serve the request to its end, then make sure that it is accounted for."""
@@ -73,8 +71,7 @@ class Relay:
             await self._refuse(refusal)
             refusal.__traceback__ = None  # its frames refer to it
         finally:
-            if self._watch is not None:
-                self._watch.stop()
+            self._watch.stop()
             self.worker.metrics.in_flight.dec()
             if not self.settled:
                 self._settle_now(aborted=True)
@@ -84,12 +81,6 @@ class Relay:
             self.answer.release()
 
     # --- attempts --------------------------------------------------------------------------
-
-    def _watching(self) -> Watch:
-        """Of no use before a provider is called."""
-        if self._watch is None:
-            self._watch = Watch(self.receive, self.worker.ticker)
-        return self._watch
 
     async def _serve(self, body: bytes, content_type: bytes) -> None:
         keeper = self._keeper()
@@ -152,8 +143,8 @@ class Relay:
     async def _pause(self, wait_s: float) -> bool:
         """Wait before a retry; False when the client left meanwhile."""
         if wait_s > 0:
-            await asyncio.wait({self._watching().task()}, timeout=wait_s)
-        if self._watch is None or not self._watch.left:
+            await asyncio.wait({self._watch.gone()}, timeout=wait_s)
+        if not self._watch.left:
             return True
         self.answer.client_gone = True
         self.answer.capture.usage = Usage()  # what failed before is not charged
@@ -203,7 +194,7 @@ class Relay:
         """One attempt, watched; None also when it was stopped because the client left."""
         if call.direct is not None:
             return await self._attempt_here(executor, call)
-        return await self._attempt_in_task(executor, call, self._watching())
+        return await self._attempt_in_task(executor, call)
 
     async def _attempt_here(self, executor: Executor, call: Call) -> Failure | None:
         """An executor that keeps its own time and can be told to stop needs no task.
@@ -218,7 +209,7 @@ class Relay:
             timers.append(loop.call_later(self._drain_s(call), call.give_up))
 
         def sent() -> None:
-            self._watching().tell(left)
+            self._watch.tell(left)
             if self.trace.grant is not None:
                 self.worker.admission.note(self.trace.grant)
 
@@ -227,24 +218,22 @@ class Relay:
             return await executor.attempt(call, self.answer)
         finally:
             call.on_sent = None
-            if self._watch is not None:
-                self._watch.tell(None)
+            self._watch.tell(None)
             for timer in timers:
                 timer.cancel()
 
-    async def _attempt_in_task(
-        self, executor: Executor, call: Call, watch: Watch
-    ) -> Failure | None:
+    async def _attempt_in_task(self, executor: Executor, call: Call) -> Failure | None:
         """LiteLLM has to be cancelled."""
-        work, gone = asyncio.create_task(executor.attempt(call, self.answer)), watch.task()
+        work, gone = asyncio.create_task(executor.attempt(call, self.answer)), self._watch.gone()
+        either: set[asyncio.Future[Any]] = {work, gone}
         if self.trace.grant is not None:
             self.worker.admission.note(self.trace.grant)
         late_s = call.timeout_s + CANCEL_GRACE_S
         first = asyncio.FIRST_COMPLETED
         try:
-            await asyncio.wait({work, gone}, timeout=late_s, return_when=first)
+            await asyncio.wait(either, timeout=late_s, return_when=first)
             if self.answer.started:
-                await asyncio.wait({work, gone}, return_when=first)
+                await asyncio.wait(either, return_when=first)
             if not work.done() and not gone.done():
                 return _overdue(call)  # it did not end when its own time was over
             if not work.done():

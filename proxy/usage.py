@@ -189,7 +189,8 @@ def _cost(
     inference = capture.trace.inference
     free = inference is not None and inference.kind in FREE_KINDS
     if deployment is None or deployment.price is None:
-        return Decimal(0) if free or (deployment is None and status == "error") else None
+        nobody_served = deployment is None and (status == "error" or not capture.trace.attempts)
+        return Decimal(0) if free or nobody_served else None
     cost = cost_of(usage, deployment.price)
     measured = bool(usage.input_tokens or usage.output_tokens or usage.other_units)
     if cost is not None and (measured or cost > 0 or status != "ok"):

@@ -12,12 +12,11 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from gateway_admin.demo.simulator.connections import connection_params
 from gateway_admin.demo.simulator.process import running_simulator
-from proxy.lanes import Lanes
 from proxy.reference_cycles import let_go_of_answers
 from proxy.relay import Relay
-from proxy.watch import Watch
-from tests.proxy.answered import asked, worker_in
+from tests.proxy.answered import worker_in
 from tests.proxy.left_over import alive, without_collector
+from tests.proxy.relayed import Client, OfLiteLlm, relayed
 
 CLOSED_MAX_S = 5.0
 
@@ -156,20 +155,6 @@ def test_an_answer_that_was_read_is_gone_without_the_collector(streamed: bool) -
     asyncio.run(run())
 
 
-class OfLiteLlm:
-    """What the relay needs of it; `app` answers a request."""
-
-    internal_token = "t"
-    state: dict[str, Any] = {}
-    response: "weakref.ref[Any]"
-
-    def facts_of(self, _row: Any) -> str:
-        return "provider"
-
-    def count_tokens(self, _model: str, _content: Any) -> int:
-        return 1
-
-
 class Answers(OfLiteLlm):
     """After a moment, in one piece."""
 
@@ -194,36 +179,16 @@ class NeverEnds(OfLiteLlm):
         await response(scope, receive, send)
 
 
-async def sent_by(backend: Any, home: Path, *, leaves_after: int | None) -> list[Any]:
-    """What a client gets, that stays or leaves after so many messages."""
-    worker, gone = worker_in(home), asyncio.Event()
-    worker.backend, worker.lanes = backend, Lanes(backend, worker.ticker)
-    trace = asked(worker)
-    trace.streaming = leaves_after is not None
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        await gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-        if len(sent) == leaves_after:
-            gone.set()
-
-    await Relay(worker, trace, {"headers": []}, receive, send).run(b"", b"application/json")
-    await asyncio.sleep(0.01)
-    return sent
-
-
 @pytest.mark.parametrize(
     ("backend", "leaves_after"), [(Answers(), None), (NeverEnds(), 3)], ids=["answered", "cut"]
 )
 async def test_a_request_is_gone_without_the_collector(
     tmp_path: Path, backend: OfLiteLlm, leaves_after: int | None
 ) -> None:
-    start, first = (await sent_by(backend, tmp_path, leaves_after=leaves_after))[:2]
+    client = Client(leaves_after)
+    await relayed(worker_in(tmp_path), backend, client, streaming=leaves_after is not None)
+    start, first = client.got[:2]
     assert start["status"] == 200
     assert b'"choices"' in first["body"]
     assert backend.response() is None
-    assert alive(Watch) == []
+    assert alive(Relay) == []
