@@ -52,7 +52,7 @@ def _no_lines(filename: str, module_globals: Any = None) -> list[str]:
 
 
 async def collect_loop() -> None:
-    """The collector's thresholds are high, for speed (launch.py): what became old before it died
+    """The collector's thresholds are high, for speed (launcher.py): what became old before it died
     would wait for hours. What LiteLLM's import made is frozen, so a round is short. Then the
     allocator returns what a peak left behind: a fifth of a millisecond.
     """

@@ -20,7 +20,7 @@ from tests.proxy.documents import FLEET_KEY
 from tests.proxy.drill import NOWHERE
 
 CODE = """
-from proxy.launch import prepare_environment
+from proxy.litellm_environment import prepare_environment
 from proxy.settings import load_settings
 from proxy.state import StateDirectory
 settings = load_settings()
