@@ -88,12 +88,13 @@ class Launcher:
         steady_allocator()
         gc.disable()  # nothing of it is garbage: a fifth less time
         from proxy.backend import LiteLlm, import_late_modules, load_tokenizers
-        from proxy.reference_cycles import let_go_of_answers
+        from proxy.reference_cycles import let_go_of_answers, let_go_of_messages
 
         import_late_modules()
         load_tokenizers()
         without_source_lines()
         let_go_of_answers()
+        let_go_of_messages()
         self.backend = LiteLlm()
         gc.collect()
         gc.freeze()

@@ -8,12 +8,15 @@ and of more than a second in a worker with 256 streams side by side (decision 14
 import asyncio
 import functools
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from types import AsyncGeneratorType
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import litellm
+from httpx._client import BoundAsyncStream
+from litellm.proxy.common_request_processing import ProxyBaseLLMRequestProcessing
 
 _closing: set[asyncio.Task[None]] = set()
 
@@ -74,27 +77,49 @@ def _empty(made: type) -> None:
             cell.cell_contents = None
 
 
-class _Ended(httpx.AsyncByteStream):
-    """Of every answer that was closed."""
+class _Timed:
+    """An answer, as far as its stream goes: it is told how long it took, while it is there."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        return
-        yield b""
+    __slots__ = ("_answer",)
 
+    def __init__(self, answer: httpx.Response) -> None:
+        self._answer = weakref.ref(answer)
 
-_ENDED = _Ended()
+    def _took(self, elapsed: timedelta) -> None:
+        answer = self._answer()
+        if answer is not None:
+            answer.elapsed = elapsed
+
+    elapsed = property(None, _took)
 
 
 def let_go_of_answers() -> None:
-    """httpx's answers of this process: one that is closed no longer holds its stream.
+    """httpx's answers of this process: their streams no longer hold them.
 
-    Stream and answer know each other. A closed answer never asks its stream again.
+    They knew each other: what was answered stayed, and so did a stream that nobody closed, as
+    LiteLLM does with those of Anthropic.
     """
-    close = httpx.Response.aclose
+    bind = BoundAsyncStream.__init__
 
-    @functools.wraps(close)
-    async def aclose(self: httpx.Response) -> None:
-        await close(self)
-        self.stream = _ENDED
+    @functools.wraps(bind)
+    def bound(
+        self: BoundAsyncStream,
+        stream: httpx.AsyncByteStream,
+        response: httpx.Response,
+        start: float,
+    ) -> None:
+        bind(self, stream, cast(httpx.Response, _Timed(response)), start)
 
-    httpx.Response.aclose = aclose  # type: ignore[method-assign]
+    BoundAsyncStream.__init__ = bound  # type: ignore[method-assign]
+
+
+def let_go_of_messages() -> None:
+    """LiteLLM's streams of `/v1/messages`: no closure around the request for their log.
+
+    It tells of failures after the client has left, which here LiteLLM never learns of.
+    """
+    ProxyBaseLLMRequestProcessing._arm_detached_stream_failure_hook = _nothing
+
+
+def _nothing(*_args: Any, **_kwargs: Any) -> None:
+    pass

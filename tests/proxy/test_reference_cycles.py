@@ -3,6 +3,7 @@
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def test_a_stream_that_is_left_half_way_is_closed_and_gone() -> None:
 
 @pytest.fixture
 def answers_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpx.Response, "aclose", httpx.Response.aclose)  # as it was, afterwards
+    bound = httpx._client.BoundAsyncStream
+    monkeypatch.setattr(bound, "__init__", bound.__init__)  # as it was, afterwards
     let_go_of_answers()
 
 
@@ -148,11 +150,34 @@ def test_an_answer_that_was_read_is_gone_without_the_collector(streamed: bool) -
             assert body.closed
             await answer.aclose()  # again
             assert answer.content == b"one two"
+            assert answer.elapsed > timedelta()
             gone = weakref.ref(answer)
             del answer
             assert gone() is None
 
     asyncio.run(run())
+
+
+@pytest.mark.usefixtures("answers_let_go")
+def test_an_answer_that_nobody_closed_is_gone_without_the_collector() -> None:
+    async def run() -> None:
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Pieces()))
+        async with httpx.AsyncClient(transport=transport) as client:
+            request = client.build_request("GET", "http://provider.test/")
+            answer = await client.send(request, stream=True)
+            pieces, gone = answer.aiter_raw(), weakref.ref(answer)
+            assert await anext(pieces) == b"one "
+            del answer, pieces
+            await asyncio.sleep(0.01)
+            assert gone() is None
+
+    asyncio.run(run())
+
+
+def test_litellm_still_has_what_is_taken_out_of_its_streams_of_messages() -> None:
+    from litellm.proxy.common_request_processing import ProxyBaseLLMRequestProcessing
+
+    assert callable(ProxyBaseLLMRequestProcessing._arm_detached_stream_failure_hook)
 
 
 class Answers(OfLiteLlm):
