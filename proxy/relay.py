@@ -354,7 +354,8 @@ class Relay:
         attempt["status"] = failure.status
         attempt["error_class"] = failure.error_class
         attempt["error"] = failure.message
-        attempt["cost"] = None if failure.charged else "0"
+        charged = failure.charged or failure.error_class == "cut_stream"
+        attempt["cost"] = None if charged else "0"
 
     def _close_attempt(self) -> None:
         """The event is about to be written; a stream's attempt lasts until its end."""
@@ -415,7 +416,7 @@ class Relay:
     def _account(self, event: UsageEventDocument) -> None:
         """Make the event durable."""
         self.settled = self.trace.closed = True
-        if event["attempts"] and "cost" not in event["attempts"][-1]:
+        if event["attempts"] and event["attempts"][-1].get("cost") is None:
             event["attempts"][-1]["cost"] = event["cost"]
         self._unbooked = self.worker.keep(event)
 

@@ -65,8 +65,6 @@ def policy(public_id: str, **changes: Any) -> KeyPolicy:
         "cache_version": 0,
         "max_output_tokens": None,
     }
-    if every_deployment["lane"] != "auto":
-        row["lane"] = every_deployment["lane"]
     return row | changes  # type: ignore[return-value]
 
 
@@ -152,6 +150,8 @@ def deployment(
         "region": "",
         "price": {"version": "price-1", "source": "own", "units": dict(PRICE)},
     }
+    if every_deployment["lane"] != "auto":
+        row["lane"] = every_deployment["lane"]
     return row | changes  # type: ignore[return-value]
 
 

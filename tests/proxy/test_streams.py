@@ -51,6 +51,31 @@ def resident_bytes(gateway: Gateway) -> int:
     return pages * 4096
 
 
+def test_the_module_runs_on_the_lane_it_names(gateway: Gateway, both_lanes: str) -> None:
+    with gateway.client() as client:
+        answer = client.post(
+            "/v1/chat/completions", json={"model": "chat-openai", "messages": HELLO}
+        )
+    event = gateway.event(answer)
+    lanes = {"auto": ("direct", ""), "litellm": ("litellm", "setting")}
+    assert (event["lane"], event["lane_reason"]) == lanes[both_lanes]
+
+
+@pytest.mark.parametrize("fault", ["stream_error", "cut_stream"])
+@pytest.mark.parametrize("after_chunks", [0, 1])
+def test_the_attempt_of_a_stream_that_broke_costs_what_its_event_says(
+    gateway: Gateway, fault: str, after_chunks: int
+) -> None:
+    broken = {"type": fault, "after_chunks": after_chunks}
+    gateway.simulator.control(kind="openai", faults=[broken])
+    body = {"model": "chat-openai", "messages": HELLO, "stream": True}
+    with gateway.client() as client:
+        answer = client.post("/v1/chat/completions", json=body)
+    event = gateway.event(answer)
+    assert event["status"] == "error"
+    assert [attempt["cost"] for attempt in event["attempts"]] == [event["cost"]]
+
+
 def test_the_first_content_does_not_wait_for_the_second(gateway: Gateway) -> None:
     gateway.simulator.control(kind="openai", token_interval_ms=700, output_tokens=4)
     with ask(gateway, {}) as connection:
