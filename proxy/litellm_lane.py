@@ -54,12 +54,13 @@ class LiteLlmLane:
             async with asyncio.timeout(call.timeout_s) as clock:
                 held.clock = clock
                 await self.backend.app(self._scope(call, len(body)), _body_once(body), held.take)
-        except (TimeoutError, _TooLate):
+        except TimeoutError:
             if held.passed or not clock.expired():
                 raise
             held.expired = True
         except Exception as error:  # noqa: BLE001  # whatever LiteLLM did not handle itself
-            return held.crashed(error)
+            if not held.expired:  # else it may be anything that LiteLLM made of _TooLate
+                return held.crashed(error)
         finally:
             call.over = True
         return held.failure()
@@ -154,7 +155,8 @@ class _Held:
         self._held = b""
 
     async def _pass(self) -> None:
-        if self.call.over or (self.clock is not None and self.clock.expired()):
+        self.expired = self.clock is not None and self.clock.expired()
+        if self.call.over or self.expired:
             raise _TooLate
         if self.clock is not None:
             self.clock.reschedule(None)

@@ -1,4 +1,4 @@
-"""Reference cycles of LiteLLM's lane, cut when a request ends.
+"""Reference cycles of LiteLLM's lane: not made, or cut when a request ends.
 
 What hangs on a cycle stays until the garbage collector comes, and nobody is served meanwhile. Of
 each stream of LiteLLM's lane that was 390 objects, of each whole answer 60: rounds of 20 to 80 ms,
@@ -44,14 +44,18 @@ def _let_go_after(wrap: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
         stream = await wrap(*args, **kwargs)
         generator = getattr(stream, "_async_generator", None)
         if generator is not None:
-            weakref.finalize(stream, _gone, type(stream), generator).atexit = False
+            made, weak = type(stream), weakref.ref(generator)
+            weakref.finalize(stream, _gone, made, weak).atexit = False
         return stream
 
     return wrapped
 
 
-def _gone(made: type, generator: AsyncGeneratorType[Any, None]) -> None:
+def _gone(made: type, weak: "weakref.ref[AsyncGeneratorType[Any, None]]") -> None:
     """A stream went. Where it was left half-way, its generator closes the provider's first."""
+    generator = weak()
+    if generator is None:  # they knew each other: the collector had both, and closes them
+        return
     if generator.ag_frame is None:
         _empty(made)
         return
@@ -116,10 +120,15 @@ def let_go_of_answers() -> None:
 def let_go_of_messages() -> None:
     """LiteLLM's streams of `/v1/messages`: no closure around the request for their log.
 
-    It tells of failures after the client has left, which here LiteLLM never learns of.
+    It would log what fails after the client left. Our events tell of that; but only where there
+    is something to call, streams tell their errors as the provider did.
     """
-    ProxyBaseLLMRequestProcessing._arm_detached_stream_failure_hook = _nothing
+    ProxyBaseLLMRequestProcessing._arm_detached_stream_failure_hook = _arm
 
 
-def _nothing(*_args: Any, **_kwargs: Any) -> None:
+def _arm(_self: Any, logging_obj: Any, **_rest: Any) -> None:
+    logging_obj.on_detached_stream_failure = _ignored
+
+
+async def _ignored(_error: Exception) -> None:
     pass

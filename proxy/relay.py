@@ -95,6 +95,9 @@ class Relay:
             self._permit = await walk.acquire(step)
             if self._permit is None:
                 continue
+            if not await self._pause(0):  # asking took a while
+                await self._end(None)
+                return
             call = self._open(step, walk, body, content_type)
             executor = self._lane(call)
             failure = await self._attempt(executor, call)
@@ -218,7 +221,7 @@ class Relay:
             return await executor.attempt(call, self.answer)
         finally:
             call.on_sent = None
-            self._watch.tell(None)
+            self._watch.stop()
             for timer in timers:
                 timer.cancel()
 
@@ -232,7 +235,7 @@ class Relay:
         first = asyncio.FIRST_COMPLETED
         try:
             await asyncio.wait(either, timeout=late_s, return_when=first)
-            if self.answer.started:
+            if self.answer.started and not work.done():
                 await asyncio.wait(either, return_when=first)
             if not work.done() and not gone.done():
                 return _overdue(call)  # it did not end when its own time was over
@@ -243,10 +246,9 @@ class Relay:
             if not work.done():
                 work.cancel()
                 await asyncio.wait({work}, timeout=CANCEL_GRACE_S)
-        if not work.done():
-            return None
-        if work.cancelled():
-            _let_go(work)
+            if work.done() and work.cancelled():
+                _let_go(work)
+        if not work.done() or work.cancelled():
             return None
         return work.result()
 

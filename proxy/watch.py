@@ -8,7 +8,7 @@ EXTENSION = "gateway.client"  # of ASGI's scope: the Client
 
 
 class Client(Protocol):
-    """A connection on which one request runs at a time."""
+    """A connection. It answers one request at a time; who has answered may still clear up."""
 
     has_left: bool
     on_leave: Callable[[], None] | None  # called when it leaves
@@ -17,15 +17,16 @@ class Client(Protocol):
 class Watch:
     """The client of one request. `stop` must be called."""
 
-    __slots__ = ("_client",)
+    __slots__ = ("_client", "_told")
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._told: Callable[[], None] | None = None
 
-    def tell(self, on_leave: Callable[[], None] | None) -> None:
+    def tell(self, on_leave: Callable[[], None]) -> None:
         """Call this, and nothing else any more, when the client leaves (now, if it has left)."""
-        self._client.on_leave = on_leave
-        if on_leave is not None and self._client.has_left:
+        self._client.on_leave = self._told = on_leave
+        if self._client.has_left:
             on_leave()
 
     def gone(self) -> "asyncio.Future[None]":
@@ -45,5 +46,7 @@ class Watch:
         return self._client.has_left
 
     def stop(self) -> None:
-        """The request is over."""
-        self._client.on_leave = None
+        """Tell nobody any more. The connection may be the next request's already."""
+        told, self._told = self._told, None
+        if told is not None and self._client.on_leave is told:
+            self._client.on_leave = None

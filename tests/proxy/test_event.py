@@ -75,8 +75,27 @@ def test_units_beside_tokens_and_no_price(pair: tuple[Trace, Capture]) -> None:
     assert (event["cost"], event["price_version"], event["unit_prices"]) == (None, None, {})
 
 
-async def test_a_client_that_left_before_anybody_was_called_costs_nothing(tmp_path: Path) -> None:
-    worker, client = worker_in(tmp_path), Client(leaves_after=0)
+class LeavesMeanwhile(Client):
+    """Was there when the request began, and no more when it was admitted."""
+
+    looked = 0
+
+    @property
+    def has_left(self) -> bool:
+        """Only the first look finds it."""
+        self.looked += 1
+        return self.looked > 1
+
+    @has_left.setter
+    def has_left(self, _value: bool) -> None:
+        pass
+
+
+@pytest.mark.parametrize("client", [Client(leaves_after=0), LeavesMeanwhile()])
+async def test_a_client_that_left_before_anybody_was_called_costs_nothing(
+    tmp_path: Path, client: Client
+) -> None:
+    worker = worker_in(tmp_path)
     await relayed(worker, OfLiteLlm(), client)
     assert worker.spool.last is not None
     (record,) = read_segment(worker.spool.last.path)

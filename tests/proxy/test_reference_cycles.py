@@ -1,10 +1,13 @@
 """What was answered is gone without the garbage collector, and whole as long as it is read."""
 
 import asyncio
+import gc
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,7 +16,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from gateway_admin.demo.simulator.connections import connection_params
 from gateway_admin.demo.simulator.process import running_simulator
-from proxy.reference_cycles import let_go_of_answers
+from proxy.reference_cycles import let_go_of_answers, let_go_of_messages
 from proxy.relay import Relay
 from tests.proxy.answered import worker_in
 from tests.proxy.left_over import alive, without_collector
@@ -58,7 +61,9 @@ def deployment_of(name: str, **params: Any) -> Any:
     return Deployment(model_name=name, litellm_params=params, model_info={"id": name})
 
 
-async def test_a_stream_of_responses_is_gone_without_the_collector() -> None:
+@asynccontextmanager
+async def responses() -> AsyncIterator[list[Any]]:
+    """A stream of the Responses API, in a list that can let go of it."""
     from proxy.router import new_router
 
     with running_simulator() as simulator:
@@ -66,11 +71,30 @@ async def test_a_stream_of_responses_is_gone_without_the_collector() -> None:
         router.add_deployment(
             deployment_of("teller", **connection_params("openai", simulator.base_url))
         )
-        stream = await router.aresponses(model="teller", input="hello", stream=True)
-        source = weakref.ref(inner_of(stream))
-        assert [event.type async for event in stream][-1] == "response.completed"
-        del stream
+        yield [await router.aresponses(model="teller", input="hello", stream=True)]
+
+
+async def test_a_stream_of_responses_is_gone_without_the_collector() -> None:
+    async with responses() as streams:
+        source = weakref.ref(inner_of(streams[0]))
+        assert [event.type async for event in streams[0]][-1] == "response.completed"
+        streams.clear()
         await asyncio.sleep(0.01)
+        assert source() is None
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_a_stream_of_responses_that_is_left_is_gone_with_the_collector(
+    is_begun: bool,
+) -> None:
+    async with responses() as streams:
+        source = weakref.ref(inner_of(streams[0]))
+        if is_begun:
+            await anext(streams[0])
+        streams.clear()
+        for _ in range(3):  # what closes it is a task of the loop
+            gc.collect()
+            await asyncio.sleep(0.01)
         assert source() is None
 
 
@@ -174,10 +198,17 @@ def test_an_answer_that_nobody_closed_is_gone_without_the_collector() -> None:
     asyncio.run(run())
 
 
-def test_litellm_still_has_what_is_taken_out_of_its_streams_of_messages() -> None:
-    from litellm.proxy.common_request_processing import ProxyBaseLLMRequestProcessing
+def test_what_a_stream_of_messages_is_to_call_holds_no_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from litellm.proxy.common_request_processing import ProxyBaseLLMRequestProcessing as Requests
 
-    assert callable(ProxyBaseLLMRequestProcessing._arm_detached_stream_failure_hook)
+    name = "_arm_detached_stream_failure_hook"  # of LiteLLM: without it this test fails
+    monkeypatch.setattr(Requests, name, getattr(Requests, name))
+    let_go_of_messages()
+    log, request = SimpleNamespace(), Requests(data={})
+    getattr(request, name)(logging_obj=log, user_api_key_dict=None, proxy_logging_obj=None)
+    assert log.on_detached_stream_failure.__closure__ is None
 
 
 class Answers(OfLiteLlm):
