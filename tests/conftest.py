@@ -1,8 +1,10 @@
 """Fixtures of all tests: real PostgreSQL and Valkey, the cast, clients, a live site, a browser."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,18 @@ CHROMIUM = Path(os.environ.get("GATEWAY_TEST_CHROMIUM", "/usr/bin/chromium"))
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
+OWN_PID = os.getpid()
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """A run that is told to end stops the servers that it has started."""
+    if os.getpid() != OWN_PID:
+        os._exit(143)  # forked from a test: its servers are its parent's
+    pytest.exit("stopped by a signal", returncode=143)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    signal.signal(signal.SIGTERM, _end)
     if servers.owned:
         servers.start()
 
