@@ -49,19 +49,36 @@ def test_short_stream_is_drained_for_its_true_usage(gateway: Gateway, path: str)
     assert (event["input_tokens"], event["output_tokens"]) == (8, 30)
 
 
-def test_long_stream_is_cut_and_estimated(gateway: Gateway) -> None:
-    gateway.simulator.control(kind="openai", token_interval_ms=200, output_tokens=60)
-    body = {"model": "chat-openai", "stream": True, "messages": HELLO}
-    leave_early(gateway, body, b'"content"', "/v1/chat/completions")
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+def test_long_stream_is_cut_and_estimated(gateway: Gateway, path: str) -> None:
+    kind = "anthropic" if "messages" in path else "openai"
+    gateway.simulator.control(kind=kind, token_interval_ms=200, output_tokens=60)
+    body: dict[str, Any] = {"model": f"chat-{kind}", "stream": True, "messages": HELLO}
+    if "messages" in path:
+        body["max_tokens"] = 100
+    if "responses" in path:
+        body = {"model": "chat-openai", "stream": True, "input": "Hello there my friend"}
+    leave_early(gateway, body, b"delta", path)
     (event,) = gateway.new_events(1)
-    row = gateway.simulator.settled_ledger()["rows"][0]
+    row = gateway.simulator.settled_ledger(timeout_s=4)["rows"][0]
     assert (event["status"], event["estimated"]) == ("aborted", True)
     assert row["aborted"] == 1  # the provider's connection was closed
-    assert 5 <= event["input_tokens"] <= 15
+    assert 4 <= event["input_tokens"] <= 15
     assert 5 <= event["output_tokens"] <= 40
     assert event["cost"] is not None
     assert float(event["cost"]) > 0
     assert event["latency_ms"] < 9000
+
+
+def test_a_stream_that_has_said_nothing_is_cut_as_well(gateway: Gateway) -> None:
+    """Before its first event, too, the provider is not kept at work for nobody."""
+    gateway.simulator.control(kind="openai", first_token_ms=20_000)
+    body = {"model": "chat-openai", "stream": True, "messages": HELLO}
+    leave_early(gateway, body, b"", "/v1/chat/completions")
+    (event,) = gateway.new_events(1)
+    assert (event["status"], event["output_tokens"]) == ("aborted", 0)
+    row = gateway.simulator.settled_ledger(timeout_s=5)["rows"][0]
+    assert row["aborted"] == 1
 
 
 def test_whole_answer_is_awaited_since_it_is_charged_in_full(gateway: Gateway) -> None:
