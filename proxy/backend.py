@@ -38,7 +38,6 @@ for _name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
 # Imported by LiteLLM within its first requests, 0.7 s in all: better before anybody waits.
 _LATE_IMPORTS = (
     "boto3",
-    "litellm.integrations.otel.logger",
     "litellm.litellm_core_utils.default_encoding",
     "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
     "litellm.llms.azure.chat.gpt_transformation",
