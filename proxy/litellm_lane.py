@@ -196,6 +196,7 @@ class _Held:
             client_status=self.status,
             headers=self.headers,
             reset_s=reset_s([*reported.headers, *_text_headers(self.headers)]),
+            charged=reported.error_class == "cut_stream",
         )
 
     def _reported_by_body(self) -> Reported:

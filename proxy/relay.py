@@ -87,7 +87,8 @@ class Relay:
         plan = self.worker.planner.plan(self.trace, keeper=keeper)
         walk = Walk(self.trace, plan, self.worker.breakers)
         while (step := walk.next()) is not None:
-            if not await self._pause(step.wait_s):
+            await self._pause(step.wait_s)
+            if self._is_abandoned():
                 await self._end(None)
                 return
             if not await self._admitted(step, walk):
@@ -95,7 +96,7 @@ class Relay:
             self._permit = await walk.acquire(step)
             if self._permit is None:
                 continue
-            if not await self._pause(0):  # asking took a while
+            if self._is_abandoned():  # asking took a while
                 await self._end(None)
                 return
             call = self._open(step, walk, body, content_type)
@@ -143,15 +144,18 @@ class Relay:
             return None
         return self.worker.backend.deployment_of_response(previous)
 
-    async def _pause(self, wait_s: float) -> bool:
-        """Wait before a retry; False when the client left meanwhile."""
+    async def _pause(self, wait_s: float) -> None:
+        """Wait before a retry, for no longer than the client does."""
         if wait_s > 0:
             await asyncio.wait({self._watch.gone()}, timeout=wait_s)
+
+    def _is_abandoned(self) -> bool:
+        """Whether the client left between attempts, or before the first; noted."""
         if not self._watch.left:
-            return True
+            return False
         self.answer.client_gone = True
         self.answer.capture.usage = Usage()  # what failed before is not charged
-        return False
+        return True
 
     def _open(self, step: Step, walk: Walk, body: bytes, content_type: bytes) -> Call:
         """Begin to record an attempt."""
@@ -356,8 +360,7 @@ class Relay:
         attempt["status"] = failure.status
         attempt["error_class"] = failure.error_class
         attempt["error"] = failure.message
-        charged = failure.charged or failure.error_class == "cut_stream"
-        attempt["cost"] = None if charged else "0"
+        attempt["cost"] = None if failure.charged else "0"
 
     def _close_attempt(self) -> None:
         """The event is about to be written; a stream's attempt lasts until its end."""
