@@ -11,11 +11,9 @@ from proxy.capture import Capture
 from proxy.contract import UsageEventDocument
 from proxy.contract.checks import check_event
 from proxy.refusals import Refusal
-from proxy.spool import read_segment
 from proxy.trace import Trace
 from proxy.usage import cached_event, encode, finished_event, refused_event
 from tests.proxy.answered import answered, worker_in
-from tests.proxy.relayed import Client, OfLiteLlm, relayed
 
 
 @pytest.fixture
@@ -73,33 +71,3 @@ def test_units_beside_tokens_and_no_price(pair: tuple[Trace, Capture]) -> None:
     event = finished(pair)
     assert event["other_units"] == {"image": "2"}
     assert (event["cost"], event["price_version"], event["unit_prices"]) == (None, None, {})
-
-
-class LeavesMeanwhile(Client):
-    """Was there when the request began, and no more when it was admitted."""
-
-    looked = 0
-
-    @property
-    def has_left(self) -> bool:
-        """Only the first look finds it."""
-        self.looked += 1
-        return self.looked > 1
-
-    @has_left.setter
-    def has_left(self, _value: bool) -> None:
-        pass
-
-
-@pytest.mark.parametrize("client", [Client(leaves_after=0), LeavesMeanwhile()])
-async def test_a_client_that_left_before_anybody_was_called_costs_nothing(
-    tmp_path: Path, client: Client
-) -> None:
-    worker = worker_in(tmp_path)
-    await relayed(worker, OfLiteLlm(), client)
-    assert worker.spool.last is not None
-    (record,) = read_segment(worker.spool.last.path)
-    event = check_event(json.loads(record))
-    assert (event["status"], event["http_status"], event["attempts"]) == ("aborted", 499, [])
-    assert event["cost"] == "0"
-    assert client.got == []

@@ -1,13 +1,19 @@
 """Whoever runs a request learns that its client left, and nobody else does."""
 
 import http.client
+import json
+from pathlib import Path
 
 import orjson
+import pytest
 
+from proxy.contract.checks import check_event
+from proxy.spool import read_segment
 from proxy.watch import Watch
+from tests.proxy.answered import worker_in
 from tests.proxy.conftest import Gateway
 from tests.proxy.documents import new_key
-from tests.proxy.relayed import Client
+from tests.proxy.relayed import Client, OfLiteLlm, relayed
 
 HEADERS = {"authorization": f"Bearer {new_key('alpha')}", "content-type": "application/json"}
 HELLO = [{"role": "user", "content": "Hello there"}]
@@ -44,3 +50,33 @@ def test_a_kept_connections_next_request_is_cut_when_its_client_leaves(gateway: 
         connection.close()
     events = gateway.new_events(2 * rounds)
     assert sorted(event["status"] for event in events) == ["aborted"] * rounds + ["ok"] * rounds
+
+
+class LeavesMeanwhile(Client):
+    """Was there when the request began, and no more when it was admitted."""
+
+    looked = 0
+
+    @property
+    def has_left(self) -> bool:
+        """Only the first look finds it."""
+        self.looked += 1
+        return self.looked > 1
+
+    @has_left.setter
+    def has_left(self, _value: bool) -> None:
+        pass
+
+
+@pytest.mark.parametrize("client", [Client(leaves_after=0), LeavesMeanwhile()])
+async def test_a_client_that_left_before_anybody_was_called_costs_nothing(
+    tmp_path: Path, client: Client
+) -> None:
+    worker = worker_in(tmp_path)
+    await relayed(worker, OfLiteLlm(), client)
+    assert worker.spool.last is not None
+    (record,) = read_segment(worker.spool.last.path)
+    event = check_event(json.loads(record))
+    assert (event["status"], event["http_status"], event["attempts"]) == ("aborted", 499, [])
+    assert event["cost"] == "0"
+    assert client.got == []
